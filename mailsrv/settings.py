@@ -1,0 +1,141 @@
+"""The settings tree: every key, its unit and its default. Reading TOML: load.
+
+Each class is one table of ``mailsrv.toml``; the field's metadata is its one-line
+documentation, from which the reference is made.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+VERSION = 1  # of the format of the file
+
+MIB = 1024 * 1024
+
+
+def key(default: Any, doc: str) -> Any:
+    """A key with a default. Any: attrs gives a field the type of its name."""
+    return attrs.field(default=default, metadata={"doc": doc})
+
+
+Service = Literal["smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s"]
+
+
+@attrs.frozen(kw_only=True)
+class Listener:
+    """``[[listen]]``: one service on one Twisted endpoint."""
+
+    service: Service = attrs.field(metadata={"doc": "what is spoken there"})
+    endpoint: str = attrs.field(
+        metadata={"doc": "a Twisted endpoint string, such as tcp:25"}
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Certificate:
+    """``[[tls.certificate]]``: a chain and its key; its names select it (SNI)."""
+
+    chain: Path = attrs.field(metadata={"doc": "PEM, the server's certificate first"})
+    key: Path = attrs.field(metadata={"doc": "PEM, readable by mailsrv alone"})
+
+
+@attrs.frozen(kw_only=True)
+class TlsSettings:
+    """``[tls]``"""
+
+    certificate: list[Certificate] = attrs.field(
+        factory=list, metadata={"doc": "the first one is the default"}
+    )
+    clear_text_passwords_on_loopback: bool = key(
+        False, "allow log-in without TLS from 127.0.0.0/8 and ::1"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SmtpSettings:
+    """``[smtp]``: limits and rules of the SMTP services."""
+
+    max_message_octets: int = key(50 * MIB, "largest message, offered as SIZE")
+    max_recipients: int = key(1000, "RCPT commands in a transaction")
+    max_errors: int = key(20, "refused commands before 421 and the end")
+    max_connections: int = key(1000, "of all SMTP services together")
+    max_connections_per_address: int = key(50, "from one IPv4 address or IPv6 /64")
+    command_timeout_s: float = key(300.0, "to send one command")
+    data_timeout_s: float = key(180.0, "for each further 64 KiB of a message")
+    max_received: int = key(50, "Received fields before a loop is assumed")
+    bare_newlines: Literal["reject", "normalise"] = key(
+        "reject", "what becomes of bare CR or LF in a message"
+    )
+    over_quota: Literal["reject", "defer"] = key(
+        "reject", "at RCPT to a full mailbox: 552 or 452"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ImapSettings:
+    """``[imap]``"""
+
+    max_connections: int = key(2000, "of imap and imaps together")
+    max_connections_per_address: int = key(200, "from one IPv4 address or IPv6 /64")
+    login_timeout_s: float = key(60.0, "to log in")
+    idle_timeout_s: float = key(1800.0, "without a command, and in IDLE")
+    keep_alive_s: float = key(120.0, "between lines that keep an IDLE session alive")
+    max_append_octets: int = key(50 * MIB, "largest message to APPEND")
+
+
+@attrs.frozen(kw_only=True)
+class Pop3Settings:
+    """``[pop3]``"""
+
+    max_connections: int = key(500, "of pop3 and pop3s together")
+    max_connections_per_address: int = key(50, "from one IPv4 address or IPv6 /64")
+    idle_timeout_s: float = key(600.0, "without a command")
+
+
+@attrs.frozen(kw_only=True)
+class StoreSettings:
+    """``[store]``"""
+
+    free_space_reserve_octets: int = key(
+        256 * MIB, "free space below which mail is deferred"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class LoginSettings:
+    """``[login]``: passwords and guessers."""
+
+    cache_s: float = key(300.0, "how long a verified password is remembered")
+    max_delay_s: float = key(15.0, "longest wait put on a guesser")
+    argon2_memory_kib: int = key(65536, "memory of one password hash")
+    argon2_passes: int = key(3, "passes over that memory")
+    argon2_lanes: int = key(4, "lanes of a hash")
+
+
+@attrs.frozen(kw_only=True)
+class LogSettings:
+    """``[log]``"""
+
+    format: Literal["text", "json"] = key("text", "a line of text or of JSON")
+    level: Literal["debug", "info", "warn"] = key("info", "least level that is written")
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The whole file. Relative paths are taken from the file's folder."""
+
+    version: int = attrs.field(metadata={"doc": "format of this file: 1"})
+    hostname: str = attrs.field(metadata={"doc": "this server's name in SMTP"})
+    data: Path = attrs.field(metadata={"doc": "folder of accounts.sqlite and mail/"})
+    user: str | None = key(None, "system user to run as once the ports are bound")
+    listen: list[Listener] = attrs.field(
+        factory=list, metadata={"doc": "the services and where they listen"}
+    )
+    tls: TlsSettings = TlsSettings()
+    smtp: SmtpSettings = SmtpSettings()
+    imap: ImapSettings = ImapSettings()
+    pop3: Pop3Settings = Pop3Settings()
+    store: StoreSettings = StoreSettings()
+    login: LoginSettings = LoginSettings()
+    log: LogSettings = LogSettings()

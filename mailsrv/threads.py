@@ -1,0 +1,164 @@
+"""The one bridge from the reactor thread to blocking work.
+
+Blocking code (store, hashing, fsync) runs here and nowhere else. A write to an
+account goes through that account's serial queue, so that its code needs no lock
+inside the process; reads, fsyncs and password hashes have pools of their own.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class Later(Exception):
+    """Raised by a job that waits for a foreign lock: run me again in a while.
+
+    The job must have changed nothing. It keeps its place in its account's queue
+    and holds no thread while it waits.
+    """
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(delay_s)
+        self.delay_s = delay_s
+
+
+class Reactor(Protocol):
+    """What is needed of Twisted's reactor."""
+
+    def callFromThread(self, f: Callable[..., Any], *args: Any) -> object: ...
+
+    def callLater(self, delay: float, f: Callable[..., Any], *args: Any) -> object: ...
+
+
+@dataclass(slots=True)
+class _Job:
+    """A call, and the Deferred that its caller waits for."""
+
+    call: Callable[[], Any]
+    done: Deferred[Any] = field(default_factory=Deferred)
+
+
+class Pool:
+    """A bounded pool whose results come back in the reactor thread."""
+
+    def __init__(self, reactor: Reactor, size: int, name: str) -> None:
+        self._reactor = reactor
+        self._executor = ThreadPoolExecutor(size, thread_name_prefix=name)
+
+    def run(self, call: Callable[[], T]) -> "Deferred[T]":
+        """Run `call` in the pool. Its exception is the Deferred's failure."""
+        done: Deferred[T] = Deferred()
+        self._submit(call, lambda future: _fire(done, future))
+        return done
+
+    def run_sliced(self, slices: Generator[None, None, T]) -> "Deferred[T]":
+        """Run a generator to its end, one step at a time.
+
+        Between two steps others get the thread: a step should take under 20 ms.
+        """
+        done: Deferred[T] = Deferred()
+
+        def step() -> tuple[bool, T | None]:
+            try:
+                next(slices)
+            except StopIteration as stop:
+                return True, stop.value
+            return False, None
+
+        def stepped(future: "Future[tuple[bool, T | None]]") -> None:
+            if (error := future.exception()) is not None:
+                done.errback(Failure(error))
+                return
+            ended, value = future.result()
+            if ended:
+                done.callback(value)  # type: ignore[arg-type]  # a T when ended
+            else:
+                self._submit(step, stepped)
+
+        self._submit(step, stepped)
+        return done
+
+    def _submit(
+        self, call: Callable[[], T], finished: "Callable[[Future[T]], None]"
+    ) -> None:
+        future = self._executor.submit(call)
+        future.add_done_callback(
+            lambda done: self._reactor.callFromThread(finished, done)
+        )
+
+    def stop(self) -> None:
+        """Wait for what runs; what still waits for a thread is run as well."""
+        self._executor.shutdown(wait=True)
+
+
+def _fire(done: "Deferred[T]", future: "Future[T]") -> None:
+    error = future.exception()
+    if error is not None:
+        done.errback(Failure(error))
+    else:
+        done.callback(future.result())
+
+
+class Threads:
+    """All pools of a process. Call from the reactor thread only.
+
+    `read` is for reads of the store, `sync` for writing and syncing message
+    files, `hash` for password hashes; `write` keeps an account's order.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        *,
+        writers: int = 4,
+        readers: int = 4,
+        syncers: int = 6,
+        hashers: int = 2,
+    ) -> None:
+        self._reactor = reactor
+        self._writers = Pool(reactor, writers, "write")
+        self.read = Pool(reactor, readers, "read")
+        self.sync = Pool(reactor, syncers, "sync")
+        self.hash = Pool(reactor, hashers, "hash")
+        self._queues: dict[str, deque[_Job]] = {}
+
+    def write(self, account: str, call: Callable[[], T]) -> "Deferred[T]":
+        """Run `call` after every earlier `write` of the same account."""
+        job = _Job(call)
+        queue = self._queues.get(account)
+        if queue is None:
+            self._queues[account] = deque([job])
+            self._run_first(account)
+        else:
+            queue.append(job)
+        return job.done
+
+    def _run_first(self, account: str) -> None:
+        job = self._queues[account][0]
+        running = self._writers.run(job.call)
+        running.addBoth(self._ended, account, job)
+
+    def _ended(self, result: Any, account: str, job: _Job) -> None:
+        # Any: what a Deferred hands to addBoth, a value or a Failure.
+        if isinstance(result, Failure) and isinstance(result.value, Later):
+            self._reactor.callLater(result.value.delay_s, self._run_first, account)
+            return
+        queue = self._queues[account]
+        queue.popleft()
+        if queue:
+            self._run_first(account)
+        else:
+            del self._queues[account]
+        job.done.callback(result)  # a Failure fires the errback chain
+
+    def stop(self) -> None:
+        """End all pools after the jobs that they hold."""
+        for pool in (self.read, self.sync, self.hash, self._writers):
+            pool.stop()
