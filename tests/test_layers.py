@@ -16,6 +16,7 @@ RANK = {
     "store": 1,
     "accounts": 2,
     "tls": 2,
+    "connections": 3,
     "mailboxes": 3,
     "routing": 3,
     "smtp": 4,
