@@ -1,0 +1,232 @@
+"""Where the directory is kept: one SQLite file, or memory for tests.
+
+Both are small: the rules are in `edits`, and an edit's outcome is stored as the
+difference of two snapshots. Blocking; not for the reactor thread.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from zope.interface import implementer
+
+from mailsrv.accounts.directory import Account, Alias, Directory, Domain, Entry, Group
+from mailsrv.interfaces import IAccountDatabase
+
+# Each step leads from the user_version that is its index to the next one.
+_MIGRATIONS = [
+    """
+    CREATE TABLE domains (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        separators TEXT NOT NULL,
+        catch_all TEXT
+    );
+    CREATE TABLE accounts (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        folder TEXT NOT NULL UNIQUE,
+        password_hash TEXT NOT NULL,
+        quota_octets INTEGER,
+        enabled INTEGER NOT NULL
+    );
+    CREATE TABLE aliases (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        targets TEXT NOT NULL -- a JSON array of addresses, as the other lists
+    );
+    CREATE TABLE groups (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        members TEXT NOT NULL,
+        send_as TEXT NOT NULL
+    );
+    """,
+]
+BUSY_TIMEOUT_S = 10.0  # for another process's edit to end
+
+_Record = Domain | Entry
+_COLUMNS: dict[type[_Record], tuple[str, tuple[str, ...]]] = {
+    Domain: ("domains", ("name", "separators", "catch_all")),
+    Account: (
+        "accounts",
+        ("name", "folder", "password_hash", "quota_octets", "enabled"),
+    ),
+    Alias: ("aliases", ("name", "targets")),
+    Group: ("groups", ("name", "members", "send_as")),
+}
+
+
+class DatabaseTooNew(Exception):
+    """A later mailsrv has written the file; its format is unknown here."""
+
+
+@implementer(IAccountDatabase)
+class MemoryAccountDatabase:
+    """A directory that is gone with the process."""
+
+    def __init__(self) -> None:
+        self._directory = Directory()
+        self._version = 0
+        self._lock = threading.Lock()
+
+    def snapshot(self) -> Directory:
+        return self._directory
+
+    def version(self) -> object:
+        return self._version
+
+    def edit(self, change: Callable[[Directory], Directory]) -> Directory:
+        with self._lock:
+            self._directory = change(self._directory)
+            self._version += 1
+            return self._directory
+
+
+@implementer(IAccountDatabase)
+class AccountDatabase:
+    """``accounts.sqlite``, made at need. Other processes may edit it meanwhile.
+
+    One connection serves all threads, one at a time. `version` stands on
+    ``PRAGMA data_version``, which counts the commits of other connections.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._edits = 0
+        # Opened by the first call: a connection must not live through a fork.
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = self._file = None
+
+    def snapshot(self) -> Directory:
+        with self._open() as connection, _transaction(connection, "BEGIN"):
+            return _read(connection)
+
+    def version(self) -> object:
+        with self._open() as connection:
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            return self._file, version, self._edits
+
+    def edit(self, change: Callable[[Directory], Directory]) -> Directory:
+        with self._open() as connection, _transaction(connection, "BEGIN IMMEDIATE"):
+            before = _read(connection)
+            after = change(before)
+            _write(connection, before.domains, after.domains)
+            _write(connection, before.entries, after.entries)
+            self._edits += 1
+        return after
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            connection = self._connection
+            # A restored backup is another file under the same name.
+            if connection is None or _identity(self._path) != self._file:
+                if connection is not None:
+                    connection.close()
+                self._connection = connection = _connect(self._path)
+                self._file = _identity(self._path)
+            yield connection
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Made here and not by SQLite, for its mode: it holds password hashes.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    # Edits are rare: with a rollback journal the database is one file at rest.
+    connection.execute("PRAGMA journal_mode = DELETE")
+    connection.execute("PRAGMA synchronous = FULL")
+    with _transaction(connection, "BEGIN IMMEDIATE"):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(_MIGRATIONS):
+            raise DatabaseTooNew(f"{path} was written by a later version of mailsrv")
+        for step in _MIGRATIONS[version:]:
+            for statement in step.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _read(connection: sqlite3.Connection) -> Directory:
+    domains = {
+        name: Domain(name, separators, catch_all)
+        for name, separators, catch_all in _rows(connection, Domain)
+    }
+    entries: dict[str, Entry] = {
+        name: Account(name, folder, password_hash, quota, bool(enabled))
+        for name, folder, password_hash, quota, enabled in _rows(connection, Account)
+    }
+    for name, targets in _rows(connection, Alias):
+        entries[name] = Alias(name, tuple(json.loads(targets)))
+    for name, members, send_as in _rows(connection, Group):
+        entries[name] = Group(
+            name, tuple(json.loads(members)), tuple(json.loads(send_as))
+        )
+    return Directory(domains, entries)
+
+
+def _rows(connection: sqlite3.Connection, kind: type[_Record]) -> sqlite3.Cursor:
+    table, columns = _COLUMNS[kind]
+    return connection.execute(
+        f"SELECT {', '.join(columns)} FROM {table} ORDER BY id"  # noqa: S608
+    )
+
+
+def _write(
+    connection: sqlite3.Connection,
+    before: Mapping[str, _Record],
+    after: Mapping[str, _Record],
+) -> None:
+    """Store the difference of two snapshots. Table names are constants (S608)."""
+    for name, record in before.items():
+        if type(after.get(name)) is not type(record):
+            table, _ = _COLUMNS[type(record)]
+            connection.execute(f"DELETE FROM {table} WHERE name = ?", (name,))  # noqa: S608
+    for name, record in after.items():
+        if record != before.get(name):
+            table, columns = _COLUMNS[type(record)]
+            values = [_stored(getattr(record, column)) for column in columns]
+            # An update keeps the id, and so the order.
+            connection.execute(
+                f"INSERT INTO {table} ({', '.join(columns)})"  # noqa: S608
+                f" VALUES ({', '.join('?' * len(columns))})"
+                f" ON CONFLICT (name) DO UPDATE SET"
+                f" {', '.join(f'{c} = excluded.{c}' for c in columns)}",
+                values,
+            )
+
+
+def _stored(value: str | int | tuple[str, ...] | None) -> str | int | None:
+    return json.dumps(value) if isinstance(value, tuple) else value

@@ -1,0 +1,165 @@
+"""The directory: who has mail here, as one immutable snapshot held in memory.
+
+Pure and fast, for the reactor thread. Every name in it is canonical (see
+`mailsrv.accounts.addresses`). Changes are made in `edits`, kept by `database` and
+followed by `live`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mailsrv.accounts.addresses import (
+    Address,
+    InvalidAddress,
+    canonical_domain,
+    fold,
+    parse,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain whose mail is ours."""
+
+    name: str
+    separators: str = "+"  # each character of it begins a subaddress (RFC 5233)
+    catch_all: str | None = None  # account, alias or group for unknown local parts
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person's mailboxes and password."""
+
+    name: str
+    folder: str  # the directory's name; never changes, even if `name` should
+    password_hash: str = field(repr=False)
+    quota_octets: int | None = None
+    enabled: bool = True  # a disabled account neither logs in nor receives
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A further address of its targets, who may also send as it."""
+
+    name: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """An address whose mail goes to all members; only `send_as` may send as it."""
+
+    name: str
+    members: tuple[str, ...]
+    send_as: tuple[str, ...] = ()
+
+
+Entry = Account | Alias | Group
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """All domains and addresses, in the order in which they were made."""
+
+    domains: Mapping[str, Domain] = field(default_factory=dict)
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    # By folded local part, for bare log-in names.
+    _locals: dict[str, list[Account]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_local: dict[str, list[Account]] = {}
+        for account in self.accounts():
+            by_local.setdefault(parse(account.name).local, []).append(account)
+        object.__setattr__(self, "_locals", by_local)
+
+    def accounts(self) -> Iterator[Account]:
+        """All accounts, oldest first."""
+        return (e for e in self.entries.values() if isinstance(e, Account))
+
+    def account(self, name: str) -> Account | None:
+        """The account of this canonical name."""
+        entry = self.entries.get(name)
+        return entry if isinstance(entry, Account) else None
+
+    def login(self, text: str) -> Account | None:
+        """The account of a log-in name, also a disabled one.
+
+        A name without a domain counts if only one domain has it.
+        """
+        if "@" not in text:
+            found = self._locals.get(fold(text), [])
+            return found[0] if len(found) == 1 else None
+        try:
+            return self.account(parse(text).canonical)
+        except InvalidAddress:
+            return None
+
+    def is_own_domain(self, text: str) -> bool:
+        """Whether mail for this domain, in any spelling, is ours."""
+        try:
+            return canonical_domain(text) in self.domains
+        except InvalidAddress:
+            return False
+
+    def find(self, address: Address) -> Entry | None:
+        """The entry of an address or, for ``user+detail``, that of ``user``.
+
+        The whole local part comes first, then the longest one that ends before a
+        separator, so that ``mary-ann`` may exist beside a separator ``-``.
+        """
+        if (entry := self.entries.get(address.canonical)) is not None:
+            return entry
+        domain = self.domains.get(address.domain)
+        if domain is None:
+            return None
+        for end in range(len(address.local) - 1, 0, -1):
+            if address.local[end] in domain.separators:
+                user = Address(address.local[:end], address.domain)
+                if (entry := self.entries.get(user.canonical)) is not None:
+                    return entry
+        return None
+
+    def members(self, start: Entry) -> tuple[Account, ...]:
+        """All accounts behind an entry, each once; aliases and groups may nest."""
+        found: dict[str, Account] = {}
+        for entry in self.walk(start):
+            if isinstance(entry, Account):
+                found[entry.name] = entry
+        return tuple(found.values())
+
+    def may_send_as(self, account: Account, address: str) -> bool:
+        """Whether an account may use `address` as sender.
+
+        Its own address, an alias that leads to it, a group whose `send_as` names it,
+        and subaddresses of these.
+        """
+        try:
+            start = self.find(parse(address))
+        except InvalidAddress:
+            return False
+        if start is None:
+            return False
+        return any(
+            account.name in entry.send_as
+            if isinstance(entry, Group)
+            else entry.name == account.name
+            for entry in self.walk(start, into_groups=False)
+        )
+
+    def walk(self, start: Entry, *, into_groups: bool = True) -> Iterator[Entry]:
+        """`start` and what it leads to, in order, each once: loops end there."""
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            entry = waiting.pop()
+            if entry.name in seen:
+                continue
+            seen.add(entry.name)
+            yield entry
+            names: tuple[str, ...] = ()
+            if isinstance(entry, Alias):
+                names = entry.targets
+            elif isinstance(entry, Group) and into_groups:
+                names = entry.members
+            found = [self.entries[name] for name in names if name in self.entries]
+            waiting.extend(reversed(found))

@@ -1,0 +1,135 @@
+"""Both databases keep what edits make, and nothing of an edit that fails."""
+
+import sqlite3
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailsrv.accounts.database import (
+    AccountDatabase,
+    DatabaseTooNew,
+    MemoryAccountDatabase,
+)
+from mailsrv.accounts.directory import Account, Alias, Directory
+from mailsrv.accounts.edits import (
+    EditRefused,
+    add_account,
+    add_alias,
+    add_domain,
+    add_group,
+    delete,
+    set_enabled,
+)
+from mailsrv.interfaces import IAccountDatabase
+
+
+def office(directory: Directory) -> Directory:
+    directory = add_domain(directory, "example.test")
+    directory = add_account(directory, "anna@example.test", "hash a", 1000)
+    directory = add_account(directory, "bert@example.test", "hash b")
+    directory = add_alias(directory, "info@example.test", ["anna@example.test"])
+    return add_group(
+        directory,
+        "staff@example.test",
+        ["anna@example.test", "bert@example.test"],
+        ["bert@example.test"],
+    )
+
+
+class MemoryDatabaseTests(SynchronousTestCase):
+    """The contract of `IAccountDatabase`, and its run on the one in memory."""
+
+    database: IAccountDatabase
+
+    def setUp(self) -> None:
+        self.database = MemoryAccountDatabase()
+
+    def test_provides_the_interface(self) -> None:
+        verifyObject(IAccountDatabase, self.database)
+
+    def test_empty_at_first(self) -> None:
+        self.assertEqual(self.database.snapshot(), Directory())
+
+    def test_edit_is_in_the_next_snapshot(self) -> None:
+        after = self.database.edit(office)
+        self.assertEqual(after, office(Directory()))
+        self.assertEqual(self.database.snapshot(), after)
+
+    def test_order_of_making_survives_changes(self) -> None:
+        self.database.edit(office)
+        self.database.edit(lambda d: set_enabled(d, "anna@example.test", False))
+        names = [account.name for account in self.database.snapshot().accounts()]
+        self.assertEqual(names, ["anna@example.test", "bert@example.test"])
+
+    def test_deleted_name_may_become_another_kind(self) -> None:
+        self.database.edit(office)
+        name = "info@example.test"
+        self.database.edit(
+            lambda d: add_account(delete(d, name, Alias), name, "hash i")
+        )
+        self.assertIsInstance(self.database.snapshot().entries[name], Account)
+
+    def test_version_changes_with_edits_only(self) -> None:
+        before = self.database.version()
+        self.assertEqual(self.database.version(), before)
+        self.database.edit(office)
+        self.assertNotEqual(self.database.version(), before)
+
+    def test_refused_edit_changes_nothing(self) -> None:
+        self.database.edit(office)
+        before, version = self.database.snapshot(), self.database.version()
+
+        def half_good(directory: Directory) -> Directory:
+            directory = add_domain(directory, "other.test")
+            return add_account(directory, "anna@example.test", "again")
+
+        with self.assertRaises(EditRefused):
+            self.database.edit(half_good)
+        self.assertEqual(self.database.snapshot(), before)
+        self.assertEqual(self.database.version(), version)
+
+
+class SqliteDatabaseTests(MemoryDatabaseTests):
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.database = self.open()
+
+    def open(self) -> AccountDatabase:
+        database = AccountDatabase(self.path)
+        self.addCleanup(database.close)
+        return database
+
+    def test_survives_closing(self) -> None:
+        self.database.edit(office)
+        self.assertEqual(self.open().snapshot(), office(Directory()))
+
+    def test_edit_by_another_process_changes_version(self) -> None:
+        before = self.database.version()
+        self.open().edit(office)
+        self.assertNotEqual(self.database.version(), before)
+        self.assertEqual(self.database.snapshot(), office(Directory()))
+
+    def test_restored_backup_is_noticed(self) -> None:
+        self.database.edit(office)
+        before = self.database.version()
+        other = Path(self.mktemp())
+        AccountDatabase(other).snapshot()
+        other.rename(self.path)
+        self.assertNotEqual(self.database.version(), before)
+        self.assertEqual(self.database.snapshot(), Directory())
+
+    def test_only_the_owner_may_read_it(self) -> None:
+        self.database.edit(office)
+        for path in self.path.parent.glob(self.path.name + "*"):
+            self.assertEqual(path.stat().st_mode & 0o777, 0o600, path)
+
+    def test_file_of_a_later_version_is_left_alone(self) -> None:
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        with self.assertRaises(DatabaseTooNew):
+            self.database.snapshot()
+
+    def test_nothing_is_opened_before_use(self) -> None:
+        self.assertFalse(self.path.exists())
