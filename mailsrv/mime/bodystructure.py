@@ -5,50 +5,40 @@ from mailsrv.mime.parameters import Parameters
 from mailsrv.mime.structure import Part
 
 # A multipart needs a part on the wire even if the message has none.
+_PLACEMENT_FIELDS = (b"content-disposition", b"content-language", b"content-location")
+
 _NO_PART = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0)'
 
 
-def body(root: Part) -> bytes:
-    """Write the BODY item."""
-    return _write(root, extended=False)
-
-
-def bodystructure(root: Part) -> bytes:
-    """Write the BODYSTRUCTURE item."""
-    return _write(root, extended=True)
-
-
-def _write(root: Part, *, extended: bool) -> bytes:
-    written: list[bytes] = []
-    waiting: list[Part | bytes] = [root]
+def body_and_bodystructure(root: Part) -> tuple[bytes, bytes]:
+    """Write both items in one walk: the second adds an extension to each part."""
+    body: list[bytes] = []
+    bodystructure: list[bytes] = []
+    waiting: list[Part | tuple[bytes, bytes]] = [root]
     while waiting:
         part = waiting.pop()
-        if isinstance(part, bytes):
-            written.append(part)
-        elif part.is_multipart:
-            written.append(b"(")
-            waiting.append(_multipart_end(part, extended))
+        if isinstance(part, Part):
+            begin, end, extension = _one(part)
+            waiting.append((end + b")", end + extension + b")"))
             waiting.extend(reversed(part.parts))
-            if not part.parts:
-                waiting.append(_NO_PART)
-        elif part.is_message:
-            message = part.parts[0]
-            written.append(b"(%b %b " % (_basic(part), message.envelope))
-            waiting.append(b" %d%b)" % (part.lines, _extension(part, extended)))
-            waiting.append(message)
-        else:
-            lines = b" %d" % part.lines if part.type == b"text" else b""
-            written.append(
-                b"(%b%b%b)" % (_basic(part), lines, _extension(part, extended))
-            )
-    return b"".join(written)
+            if part.is_multipart and not part.parts:
+                begin += _NO_PART
+            part = begin, begin
+        body.append(part[0])
+        bodystructure.append(part[1])
+    return b"".join(body), b"".join(bodystructure)
 
 
-def _multipart_end(part: Part, extended: bool) -> bytes:
-    end = b" " + string(part.subtype)
-    if extended:
-        end += b" " + _parameters(part.parameters) + _placement(part)
-    return end + b")"
+def _one(part: Part) -> tuple[bytes, bytes, bytes]:
+    """Write what stands before a part's own parts, after them, and the extension."""
+    if part.is_multipart:
+        extension = b" " + _parameters(part.parameters) + _placement(part)
+        return b"(", b" " + string(part.subtype), extension
+    extension = b" " + nstring(part.fields.get(b"content-md5")) + _placement(part)
+    begin, lines = b"(" + _basic(part), b" %d" % part.lines
+    if part.is_message:
+        return b"%b %b " % (begin, part.parts[0].envelope), lines, extension
+    return begin, lines if part.type == b"text" else b"", extension
 
 
 def _basic(part: Part) -> bytes:
@@ -59,8 +49,8 @@ def _basic(part: Part) -> bytes:
         string(part.type),
         string(part.subtype),
         _parameters(parameters),
-        nstring(part.texts.get(b"id")),
-        nstring(part.texts.get(b"description")),
+        nstring(part.fields.get(b"content-id")),
+        nstring(part.fields.get(b"content-description")),
         string(part.encoding),
         part.served_end - part.served_body,
     )
@@ -69,21 +59,23 @@ def _basic(part: Part) -> bytes:
 def _extension(part: Part, extended: bool) -> bytes:
     if not extended:
         return b""
-    return b" " + nstring(part.texts.get(b"md5")) + _placement(part)
+    return b" " + nstring(part.fields.get(b"content-md5")) + _placement(part)
 
 
 def _placement(part: Part) -> bytes:
     """Write disposition, language and location."""
+    if part.fields.keys().isdisjoint(_PLACEMENT_FIELDS):
+        return b" NIL NIL NIL"
     if part.disposition is None:
         disposition = b"NIL"
     else:
         kind, parameters = part.disposition
         disposition = b"(%b %b)" % (string(kind), _parameters(parameters))
-    languages = part.texts.get(b"language", b"").replace(b",", b" ").split()
+    languages = part.fields.get(b"content-language", b"").replace(b",", b" ").split()
     return b" %b %b %b" % (
         disposition,
         b"(%b)" % b" ".join(map(string, languages)) if languages else b"NIL",
-        nstring(part.texts.get(b"location")),
+        nstring(part.fields.get(b"content-location")),
     )
 
 

@@ -5,13 +5,14 @@ is no field (mbox's "From ", junk) is passed over.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from mailsrv.mime.served import to_crlf
 
 MAX_HEADER = 256 * 1024  # octets of one header block that are looked at
 
-_FIELD = re.compile(rb"\n([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)")
+_VALUE = rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
+_FIELD = re.compile(rb"\n([!-9;-~]++)" + _VALUE)
 _FOLD = re.compile(rb"\r?\n[ \t]*+")
 
 
@@ -19,6 +20,17 @@ def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield each field's name as written and its raw value, folds and all."""
     for found in _FIELD.finditer(b"\n" + header[:MAX_HEADER]):
         yield found[1], found[2]
+
+
+def finder(names: Collection[bytes]) -> Callable[[bytes], list[tuple[bytes, bytes]]]:
+    """Return a function that finds the fields so named, as `fields` would.
+
+    It takes the header block with a newline put before it.
+    """
+    first = b"".join(sorted({name[:1] for name in names}))
+    any_name = b"|".join(re.escape(name) for name in names)
+    pattern = rb"\n(?=[%b])(%b)" % (first, any_name)  # the look-ahead halves the cost
+    return re.compile(pattern + _VALUE, re.IGNORECASE).findall
 
 
 def unfold(raw: bytes) -> bytes:

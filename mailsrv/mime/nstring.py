@@ -6,8 +6,8 @@ Does not know atoms: what is written here comes from mail.
 import re
 
 # A quoted string holds no CR, LF or 8-bit octet (RFC 3501 section 9, QUOTED-CHAR).
-_UNQUOTABLE = re.compile(rb"[\r\n\x80-\xff]")
-_SPECIAL = re.compile(rb'["\\]')
+_needs_literal = re.compile(rb"[\r\n\x80-\xff]").search
+_needs_care = re.compile(rb'["\\\0\r\n\x80-\xff]').search
 
 
 def string(value: bytes) -> bytes:
@@ -15,12 +15,11 @@ def string(value: bytes) -> bytes:
 
     No literal may hold NUL (RFC 3501 section 4.3): it becomes 0x80.
     """
-    if b"\0" in value:
+    if _needs_care(value):
         value = value.replace(b"\0", b"\x80")
-    if _UNQUOTABLE.search(value):
-        return b"{%d}\r\n%b" % (len(value), value)
-    if _SPECIAL.search(value):
-        value = _SPECIAL.sub(rb"\\\g<0>", value)
+        if _needs_literal(value):
+            return b"{%d}\r\n%b" % (len(value), value)
+        value = value.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     return b'"%b"' % value
 
 

@@ -10,8 +10,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from mailsrv.mime.envelope import FIELDS as ENVELOPE_FIELDS
 from mailsrv.mime.envelope import collect, envelope_of
-from mailsrv.mime.header import MAX_HEADER, fields, unfold
+from mailsrv.mime.header import MAX_HEADER, finder
 from mailsrv.mime.parameters import Parameters, content_type, disposition, token
 from mailsrv.mime.served import Content, LineCounter
 
@@ -20,14 +21,14 @@ MAX_PARTS = 10_000  # of a message; the last one holds what follows
 MAX_BOUNDARY = 200  # octets; RFC 2046 section 5.1.1 says 70
 _MAX_DELIMITER_LINE = MAX_BOUNDARY + 100  # with dashes and trailing blanks
 
-_PART_FIELDS = frozenset(
+_FIELDS = ENVELOPE_FIELDS.union(
     b"content-" + name
     for name in (
         b"type transfer-encoding id description disposition md5 language location"
     ).split()
 )
+_find = finder(_FIELDS)
 _BLANK_LINE = re.compile(rb"\n\r?\n")
-_US_ASCII: Parameters = ((b"charset", b"us-ascii"),)
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class Part:
     parameters: Parameters = ()
     encoding: bytes = b"7bit"
     disposition: tuple[bytes, Parameters] | None = None
-    texts: dict[bytes, bytes] = field(default_factory=dict)  # other Content-* fields
+    fields: dict[bytes, bytes] = field(default_factory=dict)  # see `_FIELDS`
     envelope: bytes = b""  # of a message; empty for a part
     parts: "list[Part]" = field(default_factory=list)
 
@@ -76,16 +77,9 @@ class Part:
             waiting.extend(reversed(part.parts))
 
 
-def parse(content: Content) -> Part:
-    """Return the structure of a whole message."""
-    return _Scanner(content, LineCounter(content)).run()[0]
-
-
-def parse_counted(
-    content: Content, counter: LineCounter
-) -> tuple[Part, dict[bytes, bytes]]:
-    """As `parse`; also what ENVELOPE needs of the header, and `counter` used up."""
-    return _Scanner(content, counter).run()
+def parse(content: Content, counter: LineCounter | None = None) -> Part:
+    """Return the structure of a whole message; a fresh `counter` gets used up."""
+    return _Scanner(content, counter or LineCounter(content)).run()
 
 
 class _Scanner:
@@ -98,9 +92,8 @@ class _Scanner:
         self._levels: dict[bytes, list[int]] = {}  # of open boundaries
         self._count = 0
         self._blank = -1  # end of the first blank line at or after the last asked
-        self._root_values: dict[bytes, bytes] = {}
 
-    def run(self) -> tuple[Part, dict[bytes, bytes]]:
+    def run(self) -> Part:
         place = self._begin_message(0, None)
         root = self._open[0][0]
         while self._levels and (found := self._delimiter(place, len(self._content))):
@@ -113,7 +106,7 @@ class _Scanner:
             else:
                 break
         self._close(0, len(self._content))
-        return root, self._root_values
+        return root
 
     # Beginnings and ends of parts.
 
@@ -121,19 +114,18 @@ class _Scanner:
         """Open the message at `start`, and those that begin its body."""
         part = Part(start, self._counter.advance(start))
         self._add(part, parent)
-        header = self._read_header(part)
-        values = collect(header)
-        if parent is None:
-            self._root_values = values
-        part.envelope = envelope_of(values)
-        return self._describe(part, header, is_digest=False)
+        self._read_header(part)
+        part.envelope = envelope_of(part.fields)
+        return self._describe(part)
 
     def _begin_part(self, start: int, level: int) -> int:
         parent = self._open[level][0]
         part = Part(start, self._counter.advance(start))
         self._add(part, parent)
-        header = self._read_header(part)
-        return self._describe(part, header, is_digest=parent.subtype == b"digest")
+        self._read_header(part)
+        if parent.subtype == b"digest":  # RFC 2046 section 5.1.5
+            part.type, part.subtype = b"message", b"rfc822"
+        return self._describe(part)
 
     def _add(self, part: Part, parent: Part | None) -> None:
         self._count += 1
@@ -161,8 +153,8 @@ class _Scanner:
 
     # Headers.
 
-    def _read_header(self, part: Part) -> list[tuple[bytes, bytes]]:
-        """Find the header's end; return those of its fields that count."""
+    def _read_header(self, part: Part) -> None:
+        """Find the header's end, and those of its fields that count."""
         start = part.start
         end = self._header_end(start)
         if self._levels and (found := self._delimiter(start, end)):
@@ -170,7 +162,8 @@ class _Scanner:
         part.body = end
         part.served_body = self._counter.advance(end)
         part.lines = self._counter.lines  # until its end is known
-        return list(fields(self._content[start : min(end, start + MAX_HEADER)]))
+        header = self._content[start : min(end, start + MAX_HEADER)]
+        part.fields = collect(_find(b"\n" + header))
 
     def _header_end(self, start: int) -> int:
         content = self._content
@@ -183,22 +176,19 @@ class _Scanner:
             self._blank = found.end() if found else len(content)
         return self._blank
 
-    def _describe(
-        self, part: Part, header: list[tuple[bytes, bytes]], *, is_digest: bool
-    ) -> int:
+    def _describe(self, part: Part) -> int:
         """Note what the header says; open what the body begins with.
 
         Returns the place to go on from.
         """
-        values: dict[bytes, bytes] = {}
-        for name, raw in header:
-            lower = name.lower()
-            if lower in _PART_FIELDS:
-                values.setdefault(lower[8:], unfold(raw))
-        if is_digest:  # RFC 2046 section 5.1.5
-            part.type, part.subtype = b"message", b"rfc822"
-        if values:
-            self._read_values(part, values)
+        values = part.fields
+        # RFC 2045 section 5.2: what cannot be read is text/plain.
+        if (value := values.get(b"content-type")) and (read := content_type(value)):
+            part.type, part.subtype, part.parameters = read
+        if value := values.get(b"content-transfer-encoding"):
+            part.encoding = token(value) or part.encoding
+        if value := values.get(b"content-disposition"):
+            part.disposition = disposition(value)
         room = len(self._open) < MAX_DEPTH and self._count < MAX_PARTS
         if part.is_multipart:
             self._open_multipart(part, room)
@@ -207,16 +197,6 @@ class _Scanner:
                 return self._begin_message(part.body, part)
             part.type, part.subtype = b"application", b"octet-stream"
         return part.body
-
-    def _read_values(self, part: Part, values: dict[bytes, bytes]) -> None:
-        # RFC 2045 section 5.2: what cannot be read is text/plain.
-        if (value := values.pop(b"type", None)) and (read := content_type(value)):
-            part.type, part.subtype, part.parameters = read
-        if value := values.pop(b"transfer-encoding", None):
-            part.encoding = token(value) or part.encoding
-        if value := values.pop(b"disposition", None):
-            part.disposition = disposition(value)
-        part.texts = values
 
     def _open_multipart(self, part: Part, room: bool) -> None:
         boundary = (part.parameter(b"boundary") or b"").rstrip()

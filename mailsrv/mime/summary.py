@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from mailsrv.mime.bodystructure import body, bodystructure
+from mailsrv.mime.bodystructure import body_and_bodystructure
 from mailsrv.mime.date import SentDate, sent_date
 from mailsrv.mime.served import Content, LineCounter
-from mailsrv.mime.structure import dump, parse_counted
+from mailsrv.mime.structure import dump, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,16 @@ class Summary:
 def summary(content: Content) -> Summary:
     """Compute the summary. Never raises for any content; linear time."""
     counter = LineCounter(content)
-    root, values = parse_counted(content, counter)
+    root = parse(content, counter)
+    body, bodystructure = body_and_bodystructure(root)
     return Summary(
         file_octets=len(content),
         size_octets=root.served_end,
         envelope=root.envelope,
-        body=body(root),
-        bodystructure=bodystructure(root),
+        body=body,
+        bodystructure=bodystructure,
         structure=dump(root),
         checkpoints=counter.checkpoints(),
-        sent=sent_date(values.get(b"date", b"")),
-        message_id=values.get(b"message-id"),
+        sent=sent_date(root.fields.get(b"date", b"")),
+        message_id=root.fields.get(b"message-id"),
     )
