@@ -20,8 +20,9 @@ lint: $(VENV)/.installed
 # The quick part: no process is started, no client needed.
 check: $(VENV)/.installed
 	$(BIN)/python -m twisted.trial --temp-directory=_trial_check \
-	  tests.test_layers tests.test_threads tests.test_connections tests.smtp tests.imap tests.pop3 tests.mime \
-	  tests.store tests.mailboxes tests.routing tests.accounts tests.tls tests.cli
+	  tests.test_layers tests.test_threads tests.test_settings_file tests.test_logs \
+	  tests.smtp tests.imap tests.pop3 tests.mime tests.store tests.mailboxes \
+	  tests.routing tests.accounts tests.tls tests.cli
 
 test: $(VENV)/.installed
 	$(BIN)/python -m twisted.trial tests

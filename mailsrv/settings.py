@@ -1,4 +1,4 @@
-"""The settings tree: every key, its unit and its default. Reading TOML: load.
+"""The settings tree: every key, its unit and its default (settings_file reads it).
 
 Each class is one table of ``mailsrv.toml``; the field's metadata is its one-line
 documentation, from which the reference is made.
@@ -14,9 +14,16 @@ VERSION = 1  # of the format of the file
 MIB = 1024 * 1024
 
 
-def key(default: Any, doc: str) -> Any:
-    """A key with a default. Any: attrs gives a field the type of its name."""
-    return attrs.field(default=default, metadata={"doc": doc})
+def key(
+    default: Any, doc: str, least: float | None = None, most: float | None = None
+) -> Any:
+    """A key with a default. Any: attrs gives a field the type of its name.
+
+    `least` and `most` bound a number; a number without them must be above 0.
+    """
+    return attrs.field(
+        default=default, metadata={"doc": doc, "least": least, "most": most}
+    )
 
 
 Service = Literal["smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s"]
@@ -56,8 +63,15 @@ class TlsSettings:
 class SmtpSettings:
     """``[smtp]``: limits and rules of the SMTP services."""
 
-    max_message_octets: int = key(50 * MIB, "largest message, offered as SIZE")
-    max_recipients: int = key(1000, "RCPT commands in a transaction")
+    max_message_octets: int = key(
+        50 * MIB, "largest message, offered as SIZE", least=64 * 1024
+    )
+    max_recipients: int = key(
+        # RFC 5321 section 4.5.3.1.8: at least 100 must be taken.
+        1000,
+        "RCPT commands in a transaction",
+        least=100,
+    )
     max_errors: int = key(20, "refused commands before 421 and the end")
     max_connections: int = key(1000, "of all SMTP services together")
     max_connections_per_address: int = key(50, "from one IPv4 address or IPv6 /64")
@@ -79,9 +93,14 @@ class ImapSettings:
     max_connections: int = key(2000, "of imap and imaps together")
     max_connections_per_address: int = key(200, "from one IPv4 address or IPv6 /64")
     login_timeout_s: float = key(60.0, "to log in")
-    idle_timeout_s: float = key(1800.0, "without a command, and in IDLE")
+    idle_timeout_s: float = key(
+        # RFC 3501 section 5.4: not under 30 minutes.
+        1800.0,
+        "without a command, and in IDLE",
+        least=1800.0,
+    )
     keep_alive_s: float = key(120.0, "between lines that keep an IDLE session alive")
-    max_append_octets: int = key(50 * MIB, "largest message to APPEND")
+    max_append_octets: int = key(50 * MIB, "largest message to APPEND", least=64 * 1024)
 
 
 @attrs.frozen(kw_only=True)
@@ -90,7 +109,12 @@ class Pop3Settings:
 
     max_connections: int = key(500, "of pop3 and pop3s together")
     max_connections_per_address: int = key(50, "from one IPv4 address or IPv6 /64")
-    idle_timeout_s: float = key(600.0, "without a command")
+    idle_timeout_s: float = key(
+        # RFC 1939 section 3: not under 10 minutes.
+        600.0,
+        "without a command",
+        least=600.0,
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -98,7 +122,7 @@ class StoreSettings:
     """``[store]``"""
 
     free_space_reserve_octets: int = key(
-        256 * MIB, "free space below which mail is deferred"
+        256 * MIB, "free space below which mail is deferred", least=0
     )
 
 
@@ -106,9 +130,9 @@ class StoreSettings:
 class LoginSettings:
     """``[login]``: passwords and guessers."""
 
-    cache_s: float = key(300.0, "how long a verified password is remembered")
-    max_delay_s: float = key(15.0, "longest wait put on a guesser")
-    argon2_memory_kib: int = key(65536, "memory of one password hash")
+    cache_s: float = key(300.0, "how long a verified password is remembered", least=0)
+    max_delay_s: float = key(15.0, "longest wait put on a guesser", least=0, most=60)
+    argon2_memory_kib: int = key(65536, "memory of one password hash", least=8)
     argon2_passes: int = key(3, "passes over that memory")
     argon2_lanes: int = key(4, "lanes of a hash")
 

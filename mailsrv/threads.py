@@ -34,9 +34,7 @@ class Reactor(Protocol):
 
     def callFromThread(self, f: Callable[..., Any], *args: Any) -> object: ...
 
-    def callLater(
-        self, delay: float, f: Callable[..., Any], /, *args: Any
-    ) -> object: ...
+    def callLater(self, delay: float, f: Callable[..., Any], *args: Any) -> object: ...
 
 
 @dataclass(slots=True)

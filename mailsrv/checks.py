@@ -1,0 +1,136 @@
+"""Whether the machine is as the settings want it: what a start and check-config ask.
+
+Looks at files, users and endpoint strings; changes nothing and binds nothing.
+"""
+
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from twisted.internet.endpoints import serverFromString
+
+from mailsrv.settings import Settings
+from mailsrv.settings_file import Problem
+from mailsrv.tls.contexts import UnusableCertificate, load_certificates
+
+IMPLICIT_TLS = ("submissions", "imaps", "pop3s")  # RFC 8314 section 3
+
+
+@dataclass(frozen=True, slots=True)
+class RunsAs:
+    """The system user that will serve: its ids decide what it can read."""
+
+    name: str
+    uid: int
+    gids: frozenset[int]
+
+    def may(self, status: os.stat_result, bits: int) -> bool:
+        """Whether the user has `bits` (of rwx, 0 to 7) on a file of `status`."""
+        if self.uid == 0:
+            return True
+        mode = status.st_mode
+        if status.st_uid == self.uid:
+            return (mode >> 6) & bits == bits
+        if status.st_gid in self.gids:
+            return (mode >> 3) & bits == bits
+        return mode & bits == bits
+
+
+def runs_as(user: str | None) -> RunsAs:
+    """Look `user`, or else who we are, up. Raises KeyError if there is none."""
+    entry = pwd.getpwnam(user) if user else pwd.getpwuid(os.geteuid())
+    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    return RunsAs(entry.pw_name, entry.pw_uid, frozenset(groups))
+
+
+def problems(settings: Settings, reactor: object) -> list[Problem]:
+    """Everything that would keep a server with `settings` from serving."""
+    found = [*_listeners(settings, reactor), *_certificates(settings)]
+    try:
+        user = runs_as(settings.user)
+    except KeyError:
+        wrong = f'"{settings.user}" is no user of this system'
+        return [*found, Problem("user", wrong, "a user made for mailsrv alone")]
+    if os.geteuid() not in (0, user.uid):
+        wrong = f'"{user.name}" is another user, and only root can become it'
+        found.append(Problem("user", wrong, "start as root, or leave it out"))
+    return [*found, *_data(settings, user), *_keys(settings, user)]
+
+
+def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
+    if not settings.listen:
+        yield Problem("listen", "is empty", "at least one [[listen]] table")
+    for number, listener in enumerate(settings.listen, 1):
+        key = f"listen[{number}]"
+        if listener.service in IMPLICIT_TLS and not settings.tls.certificate:
+            wrong = f'"{listener.service}" needs TLS, and no certificate is set'
+            yield Problem(f"{key}.service", wrong, "add a [[tls.certificate]]")
+        kind = listener.endpoint.partition(":")[0]
+        if kind == "systemd":
+            continue  # its sockets exist only in the process that systemd starts
+        if kind == "ssl":
+            wrong = "mailsrv does TLS itself"
+            yield Problem(f"{key}.endpoint", wrong, 'a "tcp:" endpoint')
+            continue
+        try:
+            serverFromString(reactor, listener.endpoint)
+        except (ValueError, TypeError, LookupError) as error:
+            wrong = f'"{listener.endpoint}" is no endpoint ({error})'
+            yield Problem(f"{key}.endpoint", wrong, 'such as "tcp:25"')
+
+
+def _certificates(settings: Settings) -> Iterator[Problem]:
+    for number, certificate in enumerate(settings.tls.certificate, 1):
+        try:
+            load_certificates([certificate])
+        except UnusableCertificate as error:
+            yield Problem(f"tls.certificate[{number}]", str(error))
+
+
+def _data(settings: Settings, user: RunsAs) -> Iterator[Problem]:
+    """One system user owns all mail: nobody else may need to read it."""
+    try:
+        folder = settings.data.stat()
+    except OSError as error:
+        allowed = f"a folder that {user.name} owns"
+        yield Problem("data", f"{settings.data}: {error.strerror}", allowed)
+        return
+    if not stat.S_ISDIR(folder.st_mode):
+        yield Problem("data", f"{settings.data} is not a folder")
+        return
+    for path in (settings.data, settings.data / "accounts.sqlite", *_mail(settings)):
+        if path.exists() and user.uid not in (0, path.stat().st_uid):
+            wrong = f"{path} does not belong to {user.name}, who has to own all mail"
+            yield Problem("data", wrong, f"chown -R {user.name} {settings.data}")
+            return
+
+
+def _mail(settings: Settings) -> Iterator[Path]:
+    root = settings.data / "mail"
+    if root.is_dir():
+        yield root
+        for folder in sorted(root.iterdir()):
+            yield folder
+            yield folder / "Maildir"
+
+
+def _keys(settings: Settings, user: RunsAs) -> Iterator[Problem]:
+    """Keys are read again when they are renewed: by then root is dropped."""
+    for number, certificate in enumerate(settings.tls.certificate, 1):
+        for field, file in (("chain", certificate.chain), ("key", certificate.key)):
+            if file.exists() and (hidden := _hidden(file, user)) is not None:
+                wrong = f"{user.name} cannot read {hidden}, so renewing would fail"
+                allowed = "give it to a group of that user, mode 0640 (folders 0750)"
+                yield Problem(f"tls.certificate[{number}].{field}", wrong, allowed)
+
+
+def _hidden(file: Path, user: RunsAs) -> Path | None:
+    """The first part of the way to `file` that is closed to `user`."""
+    real = file.resolve()
+    for folder in reversed(real.parents):
+        if not user.may(folder.stat(), 1):
+            return folder
+    return None if user.may(real.stat(), 4) else real

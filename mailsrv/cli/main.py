@@ -1,0 +1,16 @@
+"""The ``mailsrv`` command: everything an admin does beside running the server."""
+
+import click
+
+from mailsrv.cli.check_config import check_config
+from mailsrv.cli.quickstart import quickstart
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mailsrv")
+def main() -> None:
+    """Set up and look after a mailsrv mail server (run it by "twistd mailsrv")."""
+
+
+main.add_command(check_config)
+main.add_command(quickstart)

@@ -1,0 +1,119 @@
+"""The server as a process: start, SIGHUP, stop."""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+from mailsrv.tls import authority
+from tests.clients.server import HOST, ROOT, Server, ServerCase
+from tests.tls.certificates import write
+
+
+class StartTests(ServerCase):
+    def test_it_says_when_it_is_ready_and_ends_well(self) -> None:
+        self.server.wait_for_log(" ready: smtp on tcp:")
+        self.server.stop()
+        self.assertIn("Server Shut Down", self.server.log())
+
+    def test_it_starts_again_on_the_same_folder(self) -> None:
+        self.server.stop()
+        self.server.start()
+
+    def test_systemd_is_told(self) -> None:
+        self.server.stop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            name = str(self.folder / "notify")
+            notify.bind(name)
+            notify.settimeout(10)
+            self.patch(os, "environ", {**os.environ, "NOTIFY_SOCKET": name})
+            self.server.start()
+            self.assertEqual(notify.recv(100), b"READY=1")
+            self.server.stop()
+            self.assertEqual(notify.recv(100), b"STOPPING=1")
+
+
+class RefusedStartTests(ServerCase):
+    def test_wrong_settings_end_it_with_their_list(self) -> None:
+        self.server.stop()
+        with self.server.config.open("a") as stream:
+            stream.write("[smtp]\nmax_recipient = 1\n[log]\nlevel = 1\n")
+        error = self.assertRaises(AssertionError, self.server.start)
+        self.assertIn("smtp.max_recipient: is not known", str(error))
+        self.assertIn("log.level: is 1", str(error))
+        self.assertNotIn("Traceback", str(error))
+
+
+class ReloadTests(ServerCase):
+    def test_wrong_settings_leave_the_old_ones(self) -> None:
+        good = self.server.config.read_text()
+        self.server.config.write_text(good + "[imap]\nkeep_alive = 1\n[pop4]\n")
+        self.server.hang_up()
+        self.server.wait_for_log("the old ones stay")
+        log = self.server.log()
+        self.assertIn("keep_alive_s is the nearest", log)
+        self.assertIn("pop4: is not known", log)
+        socket.create_connection((HOST, self.server.ports["imap"])).close()
+        self.server.log_file.write_text("")  # these errors were wanted
+
+    def test_what_needs_a_restart_is_said(self) -> None:
+        text = self.server.config.read_text()
+        self.server.config.write_text(text.replace("mail.example", "mx.example"))
+        self.server.hang_up()
+        self.server.wait_for_log("hostname has changed: restart to use it")
+
+    def test_a_new_certificate_is_served(self) -> None:
+        self.assertNotIn("new.example.test", self.served_names())
+        tls = self.server.config.parent / "tls"
+        ca = authority.load(
+            (tls / "ca.pem").read_bytes(), (tls / "ca.key").read_bytes()
+        )
+        write(tls, authority.make_server(ca, ["new.example.test", "localhost"], []))
+        self.server.hang_up()
+        self.server.wait_for_log("certificates are renewed")
+        self.assertIn("new.example.test", self.served_names())
+
+    def served_names(self) -> set[str]:
+        context = ssl.create_default_context(cafile=str(self.server.ca))
+        with (
+            socket.create_connection((HOST, self.server.ports["imaps"])) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as encrypted,
+        ):
+            certificate = encrypted.getpeercert()
+        assert certificate is not None
+        # The type of getpeercert's values covers all of its fields.
+        return {str(pair[1]) for pair in certificate["subjectAltName"]}
+
+
+class DaemonTests(ServerCase):
+    def test_in_the_background_the_log_is_a_file_that_can_be_moved(self) -> None:
+        self.server.stop()
+        folder = self.server.folder
+        pid_file, log = folder / "twistd.pid", folder / "log"
+        subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from twisted.scripts.twistd import run; run()",
+                f"--pidfile={pid_file}",
+                f"--logfile={log}",
+                "mailsrv",
+                "--config=mailsrv.toml",
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+            timeout=30,
+        )
+        pid = int(pid_file.read_text())
+        daemon = Server.__new__(Server)
+        daemon.log_file = log
+        daemon.wait_for_log(" ready: ")
+        log.rename(folder / "log.1")
+        os.kill(pid, signal.SIGUSR1)
+        os.kill(pid, signal.SIGTERM)
+        daemon.wait_for_log("Server Shut Down")
+        self.assertNotIn("Shut Down", Path(folder / "log.1").read_text())
