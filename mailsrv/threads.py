@@ -34,7 +34,9 @@ class Reactor(Protocol):
 
     def callFromThread(self, f: Callable[..., Any], *args: Any) -> object: ...
 
-    def callLater(self, delay: float, f: Callable[..., Any], *args: Any) -> object: ...
+    def callLater(
+        self, delay: float, f: Callable[..., Any], /, *args: Any
+    ) -> object: ...
 
 
 @dataclass(slots=True)

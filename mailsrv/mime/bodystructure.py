@@ -1,0 +1,87 @@
+"""BODY and BODYSTRUCTURE as they go on the wire (RFC 3501 section 7.4.2)."""
+
+from mailsrv.mime.nstring import nstring, string
+from mailsrv.mime.parameters import Parameters
+from mailsrv.mime.structure import Part
+
+# A multipart needs a part on the wire even if the message has none.
+_PLACEMENT_FIELDS = (b"content-disposition", b"content-language", b"content-location")
+
+_NO_PART = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0)'
+
+
+def body_and_bodystructure(root: Part) -> tuple[bytes, bytes]:
+    """Write both items in one walk: the second adds an extension to each part."""
+    body: list[bytes] = []
+    bodystructure: list[bytes] = []
+    waiting: list[Part | tuple[bytes, bytes]] = [root]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Part):
+            begin, end, extension = _one(part)
+            waiting.append((end + b")", end + extension + b")"))
+            waiting.extend(reversed(part.parts))
+            if part.is_multipart and not part.parts:
+                begin += _NO_PART
+            part = begin, begin
+        body.append(part[0])
+        bodystructure.append(part[1])
+    return b"".join(body), b"".join(bodystructure)
+
+
+def _one(part: Part) -> tuple[bytes, bytes, bytes]:
+    """Write what stands before a part's own parts, after them, and the extension."""
+    if part.is_multipart:
+        extension = b" " + _parameters(part.parameters) + _placement(part)
+        return b"(", b" " + string(part.subtype), extension
+    extension = b" " + nstring(part.fields.get(b"content-md5")) + _placement(part)
+    begin, lines = b"(" + _basic(part), b" %d" % part.lines
+    if part.is_message:
+        return b"%b %b " % (begin, part.parts[0].envelope), lines, extension
+    return begin, lines if part.type == b"text" else b"", extension
+
+
+def _basic(part: Part) -> bytes:
+    parameters = part.parameters
+    if part.type == b"text" and part.parameter(b"charset") is None:
+        parameters = (*parameters, (b"charset", b"us-ascii"))
+    return b"%b %b %b %b %b %b %d" % (
+        string(part.type),
+        string(part.subtype),
+        _parameters(parameters),
+        nstring(part.fields.get(b"content-id")),
+        nstring(part.fields.get(b"content-description")),
+        string(part.encoding),
+        part.served_end - part.served_body,
+    )
+
+
+def _extension(part: Part, extended: bool) -> bytes:
+    if not extended:
+        return b""
+    return b" " + nstring(part.fields.get(b"content-md5")) + _placement(part)
+
+
+def _placement(part: Part) -> bytes:
+    """Write disposition, language and location."""
+    if part.fields.keys().isdisjoint(_PLACEMENT_FIELDS):
+        return b" NIL NIL NIL"
+    if part.disposition is None:
+        disposition = b"NIL"
+    else:
+        kind, parameters = part.disposition
+        disposition = b"(%b %b)" % (string(kind), _parameters(parameters))
+    languages = part.fields.get(b"content-language", b"").replace(b",", b" ").split()
+    return b" %b %b %b" % (
+        disposition,
+        b"(%b)" % b" ".join(map(string, languages)) if languages else b"NIL",
+        nstring(part.fields.get(b"content-location")),
+    )
+
+
+def _parameters(parameters: Parameters) -> bytes:
+    if not parameters:
+        return b"NIL"
+    return b"(%b)" % b" ".join(
+        b"%b %b" % (string(name), string(value)) for name, value in parameters
+    )

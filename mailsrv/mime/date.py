@@ -1,0 +1,58 @@
+"""The Date field (RFC 5322 section 3.3 and its obsolete forms)."""
+
+import re
+from datetime import date
+from typing import NamedTuple
+
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        (b"jan feb mar apr may jun jul aug sep oct nov dec").split(), 1
+    )
+}
+_DATE = re.compile(
+    rb"(\d{1,2})[\s-]+([A-Za-z]{3})[a-z]*[\s-]+(\d{2,4})"
+    rb"(?:\s+(\d{1,2}):(\d\d)(?::(\d\d))?\s*([+-]\d{4}|[A-Za-z]{1,3})?)?"
+)
+# RFC 5322 section 4.3; other names, and single letters, mean no known zone.
+_ZONES = {b"EDT": -4, b"EST": -5, b"CDT": -5, b"CST": -6}
+_ZONES |= {b"MDT": -6, b"MST": -7, b"PDT": -7, b"PST": -8}
+
+_EPOCH = date(1970, 1, 1).toordinal()
+_MAX_DATE = 200  # octets of the field that are looked at
+
+
+class SentDate(NamedTuple):
+    """When a message says it was sent.
+
+    ``day`` is the day in the sender's own zone, counted from 1970-01-01: what
+    SEARCH SENTON compares. ``at_utc`` is in seconds from there.
+    """
+
+    at_utc: int
+    day: int
+
+
+def sent_date(value: bytes) -> SentDate | None:
+    """Read an unfolded Date value; None if there is no date in it."""
+    found = _DATE.search(value[:_MAX_DATE])
+    if found is None:
+        return None
+    year = int(found[3])
+    if len(found[3]) < 4:  # RFC 5322 section 4.3, obs-year
+        year += 2000 if len(found[3]) == 2 and year < 50 else 1900
+    try:
+        month = _MONTHS[found[2].lower()]
+        day = date(year, month, int(found[1])).toordinal() - _EPOCH
+    except (KeyError, ValueError):
+        return None
+    hour, minute, second = (int(found[i] or 0) for i in (4, 5, 6))
+    local = day * 86400 + hour * 3600 + minute * 60 + second
+    return SentDate(local - _zone(found[7] or b""), day)
+
+
+def _zone(zone: bytes) -> int:
+    if zone[:1] in (b"+", b"-"):
+        seconds = int(zone[1:3]) * 3600 + int(zone[3:]) * 60
+        return -seconds if zone[:1] == b"-" else seconds
+    return _ZONES.get(zone.upper(), 0) * 3600

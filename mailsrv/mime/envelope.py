@@ -1,0 +1,70 @@
+"""The ENVELOPE of a message as it goes on the wire (RFC 3501 section 7.4.2)."""
+
+from collections.abc import Iterable, Mapping
+
+from mailsrv.mime.address import addresses
+from mailsrv.mime.header import MAX_HEADER, finder, unfold
+from mailsrv.mime.nstring import nstring
+
+_LISTS = (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
+ADDRESS_FIELDS = frozenset(_LISTS)
+FIELDS = ADDRESS_FIELDS | {b"date", b"subject", b"in-reply-to", b"message-id"}
+
+
+_find = finder(FIELDS)
+
+
+def envelope(header: bytes) -> bytes:
+    """Return the ENVELOPE of a message with this header block."""
+    return envelope_of(collect(_find(b"\n" + header[:MAX_HEADER])))
+
+
+def collect(found: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return unfolded values by lower-case field name.
+
+    Of a repeated field the first counts, but address lists are joined: nobody
+    whom a second To names should be hidden.
+    """
+    values: dict[bytes, bytes] = {}
+    for name, raw in found:
+        lower = name.lower()
+        value = raw.strip()
+        if b"\n" in value:
+            value = unfold(value)
+        if lower not in values:
+            values[lower] = value
+        elif lower in ADDRESS_FIELDS:
+            values[lower] += b"," + value
+    return values
+
+
+def envelope_of(values: Mapping[bytes, bytes]) -> bytes:
+    """Write the ENVELOPE of unfolded `values` by lower-case field name."""
+    author, sender, reply_to, to, cc, bcc = (_list(values.get(name)) for name in _LISTS)
+    return b"(%b %b %b %b %b %b %b %b %b %b)" % (
+        nstring(values.get(b"date")),
+        nstring(values.get(b"subject")),
+        author,
+        # RFC 3501 section 7.4.2: without (or with empty) Sender and Reply-To
+        # the server puts From there.
+        author if sender == b"NIL" else sender,
+        author if reply_to == b"NIL" else reply_to,
+        to,
+        cc,
+        bcc,
+        nstring(values.get(b"in-reply-to")),
+        nstring(values.get(b"message-id")),
+    )
+
+
+def _list(value: bytes | None) -> bytes:
+    found = addresses(value) if value else ()
+    if not found:
+        return b"NIL"
+    return b"(%b)" % b"".join(
+        [
+            b"(%b %b %b %b)"
+            % (nstring(name), nstring(route), nstring(mailbox), nstring(host))
+            for name, route, mailbox, host in found
+        ]
+    )

@@ -1,0 +1,41 @@
+"""All that the index keeps of a message, made in one pass over its octets."""
+
+from dataclasses import dataclass
+
+from mailsrv.mime.bodystructure import body_and_bodystructure
+from mailsrv.mime.date import SentDate, sent_date
+from mailsrv.mime.served import Content, LineCounter
+from mailsrv.mime.structure import dump, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Ready wire bytes and numbers of one message."""
+
+    file_octets: int
+    size_octets: int  # RFC822.SIZE: as served, with CRLF
+    envelope: bytes
+    body: bytes
+    bodystructure: bytes
+    structure: bytes  # for `structure.load`: finds sections without the file
+    checkpoints: bytes  # for `served.seek`; empty up to 64 KiB
+    sent: SentDate | None
+    message_id: bytes | None
+
+
+def summary(content: Content) -> Summary:
+    """Compute the summary. Never raises for any content; linear time."""
+    counter = LineCounter(content)
+    root = parse(content, counter)
+    body, bodystructure = body_and_bodystructure(root)
+    return Summary(
+        file_octets=len(content),
+        size_octets=root.served_end,
+        envelope=root.envelope,
+        body=body,
+        bodystructure=bodystructure,
+        structure=dump(root),
+        checkpoints=counter.checkpoints(),
+        sent=sent_date(root.fields.get(b"date", b"")),
+        message_id=root.fields.get(b"message-id"),
+    )

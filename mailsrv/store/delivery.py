@@ -1,0 +1,440 @@
+"""Writing messages into Maildirs: durable when it returns, or not there at all.
+
+A message is written once to `tmp/` of its first target, synced, linked to the other
+targets and renamed into `new/` (or `cur/` if it has flags); then each folder is
+synced, once for all messages of a batch. No UID is given here. What is called
+content has LF line ends, as it shall stand in the file.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mailsrv.store import maildir, names
+from mailsrv.store.durable import DISK, Disk, sync_folder
+from mailsrv.store.keywords import LETTERS_MASK, Keywords
+from mailsrv.store.locks import UidlistLock
+from mailsrv.store.values import (
+    Delivered,
+    DeliveryFailed,
+    FailureKind,
+    NoSuchMailbox,
+    StoreError,
+    Target,
+)
+
+TMP_LIFE_S = 36 * 3600  # cr.yp.to/proto/maildir.html
+SPACE_CHECK_S = 1.0
+COPY_OCTETS = 1 << 22
+_KINDS: dict[int | None, FailureKind] = {
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EROFS: "readonly",
+    errno.EMFILE: "descriptors",
+    errno.ENFILE: "descriptors",
+}
+
+
+def failure(error: OSError) -> DeliveryFailed:
+    """Return what a system call's error means to the one who sent the message."""
+    return DeliveryFailed(_KINDS.get(error.errno, "io"))
+
+
+class LineCounter:
+    """Counts octets, and those that CRLF line ends add when they are served."""
+
+    __slots__ = ("_last", "added", "octets")
+
+    def __init__(self) -> None:
+        self.octets = 0
+        self.added = 0
+        self._last = b""
+
+    def feed(self, data: bytes) -> None:
+        if not data:
+            return
+        self.octets += len(data)
+        self.added += data.count(b"\n") - data.count(b"\r\n")
+        if self._last == b"\r" and data[:1] == b"\n":
+            self.added -= 1
+        self._last = data[-1:]
+
+
+class StagedFile:
+    """A message in `tmp/` that has no name yet for readers. Made by `Delivery.stage`.
+
+    Any method may raise DeliveryFailed, and then the file is gone.
+    """
+
+    def __init__(self, path: bytes, fd: int, disk: Disk) -> None:
+        self._path = path
+        self._fd = fd
+        self._disk = disk
+        self._count = LineCounter()
+
+    @property
+    def path(self) -> bytes:
+        return self._path
+
+    @property
+    def file_octets(self) -> int:
+        return self._count.octets
+
+    @property
+    def size_octets(self) -> int:
+        """The size as served."""
+        return self._count.octets + self._count.added
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Add content at the end."""
+        try:
+            self._disk.write(self._fd, pieces)
+        except OSError as error:
+            self.discard()
+            raise failure(error) from error
+        for piece in pieces:
+            self._count.feed(piece)
+
+    def replace_head(self, old_octets: int, head: bytes) -> None:
+        """Put `head` in the place of the first `old_octets`, in a new file.
+
+        Both must end with a line end. For headers that need the whole content: the
+        rest is copied by the kernel, and shares its blocks where that can be.
+        """
+        path = self._path + b".h"
+        try:
+            fd = self._disk.create(path)
+            try:
+                old_head = os.pread(self._fd, old_octets, 0)
+                self._disk.write(fd, [head])
+                os.lseek(self._fd, old_octets, os.SEEK_SET)
+                while _copy(self._disk, self._fd, fd):
+                    pass
+            except OSError:
+                _remove(path)
+                os.close(fd)
+                raise
+        except OSError as error:
+            self.discard()
+            raise failure(error) from error
+        self._take_over(path, fd, old_head, head)
+
+    def _take_over(self, path: bytes, fd: int, old_head: bytes, head: bytes) -> None:
+        _remove(self._path)
+        os.close(self._fd)
+        self._path, self._fd = path, fd
+        was, becomes = LineCounter(), LineCounter()
+        was.feed(old_head)
+        becomes.feed(head)
+        self._count.octets += becomes.octets - was.octets
+        self._count.added += becomes.added - was.added
+
+    def sync(self, internal_date: float) -> None:
+        """Set the mtime and make the content durable; OSError if it cannot be."""
+        os.utime(self._fd, (internal_date, internal_date))
+        self._disk.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file; what it became stays. May be called again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def discard(self) -> None:
+        """Remove the file, if it is still in `tmp/`, and close it."""
+        _remove(self._path)
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message to be delivered: its content, and at least one target."""
+
+    content: Sequence[bytes] | StagedFile
+    targets: Sequence[Target]
+
+
+Outcome = list[Delivered] | StoreError
+"""What became of a letter: a copy for each target in order, or none at all."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A letter on its way through the steps of a batch."""
+
+    letter: Letter
+    staged: StagedFile | None = None
+    copies: list[Delivered] = field(default_factory=list)
+    error: StoreError | None = None
+
+
+class Delivery:
+    """Delivers into the Maildirs below `mail_root`. Any thread may call it.
+
+    `reserve_octets`: with less free space nothing is accepted any more.
+    """
+
+    def __init__(
+        self,
+        mail_root: Path,
+        *,
+        host: str,
+        reserve_octets: int = 0,
+        now: Callable[[], float] = time.time,
+        disk: Disk = DISK,
+    ) -> None:
+        self._mail_root = mail_root
+        self._names = maildir.UniqueNames(host, now)
+        self._now = now
+        self._disk = disk
+        self._reserve_octets = reserve_octets
+        self._checked_at = float("-inf")
+        self._short_of_space = False
+
+    def maildir_of(self, folder: str) -> Path:
+        """Return the root of an account's Maildir++, its INBOX."""
+        return self._mail_root / folder / "Maildir"
+
+    def directory_of(self, target: Target) -> Path:
+        """Return the folder of a target; raise InvalidName."""
+        return names.directory(self.maildir_of(target.folder), target.mailbox)
+
+    def stage(self, target: Target) -> StagedFile:
+        """Open a new file in the `tmp/` of a target.
+
+        Raises DeliveryFailed, or NoSuchMailbox; only an INBOX is made if missing.
+        """
+        directory = self.directory_of(target)
+        try:
+            self._check_space()
+            return self._create(directory, target)
+        except OSError as error:
+            raise failure(error) from error
+
+    def deliver(self, letters: Sequence[Letter]) -> list[Outcome]:
+        """Deliver a batch; return the outcome of each letter in order.
+
+        An outcome that is no list is DeliveryFailed, NoSuchMailbox, LockHeld or
+        another StoreError, and nothing of that letter is left behind. A letter's
+        staged file is gone on return, whatever the outcome.
+        """
+        jobs = [_Job(letter) for letter in letters]
+        # Step by step for all: the first fsync of a step brings along what the
+        # others wait for (one commit of the file system's journal).
+        for step in (self._write, self._sync, self._publish):
+            for job in jobs:
+                if job.error is None:
+                    self._try(step, job)
+        self._sync_folders([job for job in jobs if job.error is None])
+        for job in jobs:
+            if job.staged is not None:
+                job.staged.close()
+        return [job.error or job.copies for job in jobs]
+
+    def undo(self, delivered: Iterable[Delivered]) -> None:
+        """Take copies back where that can still be done; nothing is raised.
+
+        A copy that a client has been shown already may be gone from its view.
+        """
+        for copy in delivered:
+            directory = self.directory_of(copy.target)
+            if not _unlink_copy(directory, copy):
+                with suppress(OSError):
+                    found = maildir.scan(directory / "cur").names.get(copy.base)
+                    if found is not None:
+                        _remove(maildir.path_of(directory, maildir.Entry(found, False)))
+
+    def clean_tmp(self, directory: Path) -> int:
+        """Remove what crashed writers left in `tmp/` long ago; return how many."""
+        removed = 0
+        with suppress(FileNotFoundError), os.scandir(directory / "tmp") as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    changed_at = entry.stat(follow_symlinks=False).st_mtime
+                    if changed_at < self._now() - TMP_LIFE_S:
+                        os.unlink(entry.path)
+                        removed += 1
+        return removed
+
+    def _try(self, step: Callable[[_Job], None], job: _Job) -> None:
+        """Run a step; after an error nothing of the letter is left."""
+        try:
+            step(job)
+        except OSError as error:
+            job.error = failure(error)
+            job.error.__cause__ = error
+        except StoreError as error:
+            job.error = error
+        if job.error is not None:
+            self._take_back(job)
+
+    def _take_back(self, job: _Job) -> None:
+        self.undo(job.copies)
+        job.copies.clear()
+        if job.staged is not None:
+            job.staged.discard()
+
+    def _write(self, job: _Job) -> None:
+        content = job.letter.content
+        if isinstance(content, StagedFile):
+            job.staged = content
+            return
+        self._check_space()
+        target = job.letter.targets[0]
+        job.staged = self._create(self.directory_of(target), target)
+        job.staged.write(content)
+
+    def _sync(self, job: _Job) -> None:
+        assert job.staged is not None  # noqa: S101  # made by _write
+        internal_date = job.letter.targets[0].internal_date
+        job.staged.sync(self._now() if internal_date is None else internal_date)
+
+    def _publish(self, job: _Job) -> None:
+        """Name the file in every target; the first one last, by a rename."""
+        staged = job.staged
+        assert staged is not None  # noqa: S101  # made by _write
+        copies = [self._copy_for(target, staged) for target in job.letter.targets]
+        for copy in copies[1:]:
+            self._link(staged, copy)
+            job.copies.append(copy)
+        first = copies[0]
+        self._disk.rename(staged.path, self._path(first))
+        job.copies.insert(0, first)
+
+    def _copy_for(self, target: Target, staged: StagedFile) -> Delivered:
+        """Choose the name of a copy, and make its flags durable where need be."""
+        base = maildir.base_name(
+            self._names.next(),
+            staged.file_octets,
+            staged.size_octets,
+            target.delivery_id,
+        )
+        flags = target.flags
+        if target.keywords:
+            flags |= self._keyword_flags(target, base)
+        name = maildir.MaildirName(base).with_flags(flags).format(info=bool(flags))
+        date = self._now() if target.internal_date is None else target.internal_date
+        return Delivered(
+            target,
+            base,
+            name,
+            not flags,
+            staged.file_octets,
+            staged.size_octets,
+            int(date),
+            flags,
+        )
+
+    def _keyword_flags(self, target: Target, base: bytes) -> int:
+        directory = self.directory_of(target)
+        keywords = Keywords(directory, self._disk)
+        with UidlistLock(directory, self._disk):
+            keywords.refresh()
+            flags = keywords.ensure(target.keywords)
+            if flags & ~LETTERS_MASK:
+                keywords.set_extra({base: flags})
+        return flags
+
+    def _link(self, staged: StagedFile, copy: Delivered) -> None:
+        path = self._path(copy)
+        try:
+            self._disk.link(staged.path, path)
+        except FileNotFoundError:
+            self._make(self.directory_of(copy.target), copy.target)
+            self._disk.link(staged.path, path)
+        except OSError as error:
+            # Another file system, too many links, or one that has no links.
+            if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM):
+                raise
+            self._copy_file(staged, copy)
+
+    def _copy_file(self, staged: StagedFile, copy: Delivered) -> None:
+        own = self._create(self.directory_of(copy.target), copy.target)
+        try:
+            with open(staged.path, "rb") as source:
+                while data := source.read(COPY_OCTETS):
+                    own.write([data])
+            own.sync(copy.internal_date)
+            self._disk.rename(own.path, self._path(copy))
+        except OSError:
+            own.discard()
+            raise
+        own.close()
+
+    def _path(self, copy: Delivered) -> bytes:
+        entry = maildir.Entry(copy.name, copy.in_new)
+        return maildir.path_of(self.directory_of(copy.target), entry)
+
+    def _sync_folders(self, jobs: Sequence[_Job]) -> None:
+        """Sync each folder once; take back what is in one that cannot be."""
+        folders: dict[str, list[_Job]] = {}
+        for job in jobs:
+            for copy in job.copies:
+                subdirectory = "new" if copy.in_new else "cur"
+                path = f"{self.directory_of(copy.target)}/{subdirectory}"
+                folders.setdefault(path, []).append(job)
+        for path, concerned in folders.items():
+            try:
+                sync_folder(path, self._disk)
+            except OSError as error:
+                for job in concerned:
+                    if job.error is None:
+                        job.error = failure(error)
+                        job.error.__cause__ = error
+                        self._take_back(job)
+
+    def _create(self, directory: Path, target: Target) -> StagedFile:
+        path = b"/".join((os.fsencode(directory), b"tmp", self._names.next()))
+        try:
+            fd = self._disk.create(path)
+        except FileNotFoundError:
+            self._make(directory, target)
+            fd = self._disk.create(path)
+        return StagedFile(path, fd, self._disk)
+
+    def _make(self, directory: Path, target: Target) -> None:
+        """Create what is missing of a folder; a mailbox itself only if INBOX."""
+        if directory != self.maildir_of(target.folder) and not directory.is_dir():
+            raise NoSuchMailbox(target.mailbox)
+        maildir.create(directory, self._disk)
+
+    def _check_space(self) -> None:
+        if not self._reserve_octets:
+            return
+        now = time.monotonic()
+        if now - self._checked_at >= SPACE_CHECK_S:
+            self._checked_at = now
+            free_octets = self._disk.free_octets(self._mail_root)
+            self._short_of_space = free_octets < self._reserve_octets
+        if self._short_of_space:
+            raise DeliveryFailed("full")
+
+
+def _copy(disk: Disk, source_fd: int, target_fd: int) -> int:
+    """Copy the next stretch; 0 at the end."""
+    try:
+        return disk.copy(source_fd, target_fd, COPY_OCTETS)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EPERM):
+            raise
+    data = os.read(source_fd, COPY_OCTETS)
+    disk.write(target_fd, [data])
+    return len(data)
+
+
+def _unlink_copy(directory: Path, copy: Delivered) -> bool:
+    try:
+        entry = maildir.Entry(copy.name, copy.in_new)
+        os.unlink(maildir.path_of(directory, entry))
+    except OSError:
+        return False
+    return True
+
+
+def _remove(path: bytes) -> None:
+    with suppress(OSError):
+        os.unlink(path)

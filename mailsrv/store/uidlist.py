@@ -1,0 +1,368 @@
+"""`dovecot-uidlist`, version 3: which file of a folder has which UID.
+
+A header ``3 V<uid_validity> N<uid_next> G<mailbox id>`` and a line
+``<uid> [<fields>] :<base name>`` for each message, by ascending UID. The fields that
+mean something: P (the POP3 UIDL), O (the order in POP3), G (the message's id).
+
+No records are held here: a `Mark` says how far the file has been read, and the
+index, which keeps them, is given what is new. Writing needs the lock::
+
+    with uidlist.lock:
+        news = uidlist.refresh()
+        uids = uidlist.append([(base, b"")])
+"""
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import NamedTuple
+
+from mailsrv.store.durable import DISK, NO_FOLLOW, Disk, replace
+from mailsrv.store.locks import UIDLIST, UidlistLock
+from mailsrv.store.uidvalidity import next_uid_validity
+from mailsrv.store.values import MAX_UID, UID, StoreError
+
+MAX_HEADER_OCTETS = 4096
+# A UID this far above the next one was not given out: the line is broken.
+MAX_GAP = 2**20
+_RECORD = re.compile(rb"(\d{1,10}) +((?:[A-Z][^ ]* +)*):([^:/]+)(?::[^/]*)?")
+_RECORD_V1 = re.compile(rb"(\d{1,10}) +()([^:/]+)(?::[^/]*)?")
+_MAILBOX_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Record(NamedTuple):
+    """One message: its line in the list."""
+
+    uid: UID
+    base: bytes
+    fields: bytes = b""  # as they stand, separated by spaces
+
+    def field(self, key: bytes) -> bytes | None:
+        """Return the value of the field `key`, one capital letter; None: absent."""
+        for field in self.fields.split():
+            if field[:1] == key:
+                return field[1:]
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a reader has read; flat, so that the index can keep it."""
+
+    inode: int
+    octets: int  # up to here, all whole lines
+    mtime_ns: int
+    uid_validity: int
+    uid_next: int
+    last_uid: int
+    mailbox_id: str  # 32 hexadecimal digits
+    broken: bool = False  # the next write must be of the whole file
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What `refresh` found: all records if `whole`, else those that are new."""
+
+    whole: bool
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    version: int
+    uid_validity: int
+    uid_next: int
+    mailbox_id: str
+    extensions: bytes  # of others, kept
+
+
+class Uidlist:
+    """The list of one folder. `root` holds the account's UIDVALIDITY counter.
+
+    `mark` is None before the first `refresh` and while there is no usable list.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        root: Path,
+        mark: Mark | None = None,
+        *,
+        disk: Disk = DISK,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.lock = UidlistLock(directory, disk)
+        self.mark = mark
+        self._path = directory / UIDLIST
+        self._root = root
+        self._disk = disk
+        self._now = now
+
+    def refresh(self) -> Reading:
+        """Read what came since the mark, or all if the file is another one.
+
+        Under the lock what stands behind the last line end is a torn write, and
+        the next write will be of the whole file; without it, it may be growing.
+        """
+        try:
+            fd = os.open(self._path, os.O_RDONLY | NO_FOLLOW)
+        except FileNotFoundError:
+            self.mark = None
+            return Reading(True, ())
+        with open(fd, "rb") as file:
+            return self._read(fd, file.read)
+
+    def append(
+        self, entries: Sequence[tuple[bytes, bytes]], *, floor: int = 0
+    ) -> list[UID]:
+        """Give UIDs to (base name, fields) in this order; durable on return.
+
+        Only under the lock and after a `refresh` under it. `floor` is the index's
+        UIDNEXT: no UID below it is given out, whatever became of the file. On
+        OSError nothing was given out.
+        """
+        self._check_current()
+        mark = self.mark
+        first = max(floor, mark.uid_next if mark else 1)
+        if first + len(entries) > MAX_UID:
+            raise StoreError("the mailbox has no UIDs left")
+        new = [
+            Record(UID(first + n), base, fields)
+            for n, (base, fields) in enumerate(entries)
+        ]
+        if mark is None:
+            self.write(new, uid_next=first + len(new))
+        elif mark.broken:
+            self._rewrite(lambda record: True, new, first + len(new))
+        elif new:
+            self._append(mark, new)
+        return [record.uid for record in new]
+
+    def drop(self, uids: Container[int], *, floor: int = 0) -> None:
+        """Write the list anew without `uids`, under the lock, after a `refresh`."""
+        self._check_current()
+        if self.mark is not None:
+            uid_next = max(floor, self.mark.uid_next)
+            self._rewrite(lambda record: record.uid not in uids, [], uid_next)
+
+    def write(
+        self,
+        records: Sequence[Record],
+        *,
+        uid_next: int = 1,
+        uid_validity: int | None = None,
+        mailbox_id: str | None = None,
+    ) -> None:
+        """Make the list whole from `records` (ascending), under the lock.
+
+        For a folder that has none: the index gives what it remembers; without a
+        `uid_validity` the account's next one is taken. The id is made if None.
+        """
+        if uid_validity is None:
+            above = self.mark.uid_validity if self.mark else 0
+            uid_validity = next_uid_validity(
+                self._root, self._now, above=above, disk=self._disk
+            )
+        if mailbox_id is None or not _MAILBOX_ID.fullmatch(mailbox_id):
+            mailbox_id = secrets.token_hex(16)
+        self._write(_Header(3, uid_validity, uid_next, mailbox_id, b""), records)
+
+    def _read(self, fd: int, read: Callable[[], bytes]) -> Reading:
+        status = os.fstat(fd)
+        mark = self.mark
+        if mark and _same(mark, status):
+            return Reading(False, ())
+        first_line, newline, _ = os.pread(fd, MAX_HEADER_OCTETS, 0).partition(b"\n")
+        header = _parse_header(first_line) if newline else None
+        if header is None:
+            self.mark = None
+            return Reading(True, ())
+        whole = not (mark and self._continues(mark, header, status, fd))
+        if whole:
+            mark = _start(header, status, len(first_line) + 1)
+        assert mark is not None  # noqa: S101  # mypy: else `whole` is True
+        os.lseek(fd, mark.octets, os.SEEK_SET)
+        lines = read().split(b"\n")
+        torn = lines.pop()
+        records, broken = _parse_records(
+            lines, mark.last_uid, max(header.uid_next, mark.uid_next), header.version
+        )
+        last_uid = records[-1].uid if records else mark.last_uid
+        self.mark = changed(
+            mark,
+            octets=mark.octets + sum(map(len, lines)) + len(lines),
+            mtime_ns=status.st_mtime_ns,
+            uid_next=max(mark.uid_next, header.uid_next, last_uid + 1),
+            last_uid=last_uid,
+            broken=mark.broken or broken or (bool(torn) and self.lock.held),
+        )
+        return Reading(whole, records)
+
+    def _continues(
+        self, mark: Mark, header: _Header, status: os.stat_result, fd: int
+    ) -> bool:
+        """Return whether the file is the one of the mark, and has only grown.
+
+        The inode alone does not tell: a new file can have the number of an old one.
+        """
+        return (
+            status.st_ino == mark.inode
+            and status.st_size >= mark.octets
+            and header.uid_validity == mark.uid_validity
+            and header.uid_next <= mark.uid_next
+            and os.pread(fd, 1, mark.octets - 1) == b"\n"
+        )
+
+    def _check_current(self) -> None:
+        if not self.lock.held:
+            raise RuntimeError("the uidlist is written under its lock")
+        if self.mark is not None:
+            status = os.lstat(self._path)
+            if not self.mark.broken and not _same(self.mark, status):
+                raise RuntimeError("the uidlist is written after a refresh")
+
+    def _append(self, mark: Mark, new: Sequence[Record]) -> None:
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | NO_FOLLOW)
+        try:
+            self._disk.write(fd, [_lines(new)])
+            self._disk.fdatasync(fd)
+            status = os.fstat(fd)
+        except OSError:
+            # What a failed fsync leaves is unknown: take the lines back, and let
+            # the next write be of a whole new file.
+            self.mark = changed(mark, broken=True)
+            os.ftruncate(fd, mark.octets)
+            raise
+        finally:
+            os.close(fd)
+        self.mark = changed(
+            mark,
+            octets=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            uid_next=new[-1].uid + 1,
+            last_uid=new[-1].uid,
+        )
+
+    def _rewrite(
+        self, keep: Callable[[Record], bool], new: Sequence[Record], uid_next: int
+    ) -> None:
+        content = self._path.read_bytes()
+        first_line, _, rest = content.partition(b"\n")
+        header = _parse_header(first_line)
+        if header is None:
+            raise RuntimeError("the uidlist is written after a refresh")
+        lines = rest.split(b"\n")
+        torn = lines.pop()
+        old, _ = _parse_records(lines, 0, header.uid_next, header.version)
+        del torn  # never read by anybody, since it had no end
+        kept = [record for record in old if keep(record)]
+        self._write(changed(header, uid_next=uid_next), [*kept, *new])
+
+    def _write(self, header: _Header, records: Sequence[Record]) -> None:
+        fields = f"V{header.uid_validity} N{header.uid_next} G{header.mailbox_id}"
+        first_line = b" ".join(filter(None, (fields.encode(), header.extensions)))
+        content = b"3 " + first_line + b"\n" + _lines(records)
+        status = replace(self._path, content, self._disk)
+        self.mark = Mark(
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            header.uid_validity,
+            header.uid_next,
+            records[-1].uid if records else 0,
+            header.mailbox_id,
+        )
+
+
+def _same(mark: Mark, status: os.stat_result) -> bool:
+    found = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return found == (mark.inode, mark.octets, mark.mtime_ns)
+
+
+def _start(header: _Header, status: os.stat_result, octets: int) -> Mark:
+    return Mark(
+        status.st_ino,
+        octets,
+        status.st_mtime_ns,
+        header.uid_validity,
+        header.uid_next,
+        0,
+        header.mailbox_id,
+        # Version 1 has no fields, and a list without G gets its id now.
+        broken=header.version != 3 or not header.mailbox_id,
+    )
+
+
+def _parse_header(line: bytes) -> _Header | None:
+    version, _, rest = line.partition(b" ")
+    values = rest.split()
+    try:
+        if version == b"1":
+            uid_validity, uid_next = map(int, values)
+            header = _Header(1, uid_validity, uid_next, "", b"")
+        elif version == b"3":
+            header = _parse_header_fields(values)
+        else:
+            return None
+    except ValueError:
+        return None
+    valid = 0 < header.uid_validity < 2**32 and 0 < header.uid_next < 2**32
+    return header if valid else None
+
+
+def _parse_header_fields(values: Sequence[bytes]) -> _Header:
+    uid_validity = uid_next = 0
+    mailbox_id = ""
+    extensions = []
+    for value in values:
+        match value[:1]:
+            case b"V":
+                uid_validity = int(value[1:])
+            case b"N":
+                uid_next = int(value[1:])
+            case b"G":
+                mailbox_id = value[1:].decode("ascii").lower()
+            case _:
+                extensions.append(value)
+    if mailbox_id and not _MAILBOX_ID.fullmatch(mailbox_id):
+        mailbox_id = ""
+    return _Header(3, uid_validity, uid_next, mailbox_id, b" ".join(extensions))
+
+
+def _parse_records(
+    lines: Sequence[bytes], last_uid: int, uid_next: int, version: int
+) -> tuple[list[Record], bool]:
+    """Return the good records, and whether a line was broken.
+
+    A broken line is left out: its file gets a new UID. Of two lines for a file the
+    later one holds, as Dovecot has it.
+    """
+    pattern = _RECORD if version == 3 else _RECORD_V1
+    records: dict[bytes, Record] = {}
+    broken = False
+    for line in lines:
+        match = pattern.fullmatch(line)
+        uid = int(match[1]) if match else 0
+        if match is None or not last_uid < uid < max(uid_next, last_uid) + MAX_GAP:
+            broken = True
+            continue
+        last_uid = uid
+        base = match[3]
+        if base in records:
+            del records[base]
+            broken = True
+        records[base] = Record(UID(uid), base, match[2].rstrip())
+    return list(records.values()), broken
+
+
+def _lines(records: Sequence[Record]) -> bytes:
+    return b"".join(
+        b"%d %s:%s\n"
+        % (record.uid, record.fields + b" " if record.fields else b"", record.base)
+        for record in records
+    )

@@ -1,0 +1,60 @@
+"""The next UIDVALIDITY of an account, as Dovecot counts it.
+
+The root holds an empty file ``dovecot-uidvalidity.XXXXXXXX`` whose name is the last
+value, and ``dovecot-uidvalidity`` with the same eight hexadecimal digits. To take
+the next value is to rename the first: of two who try, one fails and tries again.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from mailsrv.store.durable import DISK, Disk, replace, sync_folder
+
+NAME = "dovecot-uidvalidity"
+_COUNTER = re.compile(rf"{NAME}\.([0-9a-f]{{8}})")
+_ATTEMPTS = 100
+
+
+def next_uid_validity(
+    root: Path, now: Callable[[], float], *, above: int = 0, disk: Disk = DISK
+) -> int:
+    """Take a value that no mailbox of this account has had, and is over `above`.
+
+    It is durable on return. The clock counts only where no counter is there yet.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            value = _advance(root, now, above, disk)
+        except (FileNotFoundError, FileExistsError):
+            continue  # another process was faster
+        replace(root / NAME, b"%08x" % value, disk)  # for Dovecot's fast path
+        return value
+    raise OSError("cannot take a UIDVALIDITY")
+
+
+def _advance(root: Path, now: Callable[[], float], above: int, disk: Disk) -> int:
+    found = sorted(
+        int(match[1], 16)
+        for name in os.listdir(root)
+        if (match := _COUNTER.fullmatch(name))
+    )
+    for older in found[:-1]:
+        with suppress(FileNotFoundError):
+            os.unlink(_path(root, older))
+    if found:
+        value = max(found[-1], above) + 1
+        if value > found[-1] + 1 and _path(root, value).exists():
+            raise FileExistsError
+        disk.rename(_path(root, found[-1]), _path(root, value))
+    else:
+        value = max(int(now()), above + 1)
+        os.close(disk.create(_path(root, value)))
+    sync_folder(root, disk)
+    return value
+
+
+def _path(root: Path, value: int) -> Path:
+    return root / f"{NAME}.{value:08x}"
