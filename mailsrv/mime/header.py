@@ -4,15 +4,18 @@ RFC 5322 section 2.2, read leniently: lines end with LF or CRLF, and a line that
 is no field (mbox's "From ", junk) is passed over.
 """
 
+import binascii
 import re
 from collections.abc import Callable, Collection, Iterator
 
+from mailsrv.mime import charset
 from mailsrv.mime.served import to_crlf
 
 MAX_HEADER = 256 * 1024  # octets of one header block that are looked at
 
 _VALUE = rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
 _FIELD = re.compile(rb"\n([!-9;-~]++)" + _VALUE)
+_ENCODED_WORD = re.compile(rb"=\?([^\s?*=]++)[^\s?=]*+\?([bBqQ])\?([^?\r\n]*+)\?=")
 _FOLD = re.compile(rb"\r?\n[ \t]*+")
 
 
@@ -51,3 +54,50 @@ def select(header: bytes, names: Collection[bytes], *, exclude: bool = False) ->
         if (field[1].lower() in names) != exclude
     )
     return to_crlf(found.replace(b"\r\n", b"\n")) + b"\r\n"
+
+
+def decode(value: bytes) -> str:
+    """Return an unfolded value as text, with its encoded words decoded (RFC 2047).
+
+    Octets split between two adjacent words of one charset are joined first.
+    """
+    if b"=?" not in value:
+        return charset.decode(value, "")
+    text: list[str] = []
+    name, octets, place = "", b"", 0  # of the encoded words just read
+    for word in _ENCODED_WORD.finditer(value):
+        between = value[place : word.start()]
+        place = word.end()
+        # RFC 2047 section 6.2: blanks between encoded words are not shown.
+        is_adjacent = bool(name) and not between.strip()
+        word_charset = word[1].decode("ascii", "replace").lower()
+        if not is_adjacent or word_charset != name:
+            text.append(charset.decode(octets, name))
+            octets = b""
+        if not is_adjacent:
+            text.append(charset.decode(between, ""))
+        name = word_charset
+        octets += _decode_word(word[2], word[3])
+    text.append(charset.decode(octets, name))
+    text.append(charset.decode(value[place:], ""))
+    return "".join(text)
+
+
+def _decode_word(encoding: bytes, text: bytes) -> bytes:
+    if encoding in b"qQ":
+        return binascii.a2b_qp(text, header=True)
+    return from_base64(text)
+
+
+_NOT_BASE64 = bytes(
+    set(range(256))
+    - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+)
+
+
+def from_base64(text: bytes) -> bytes:
+    """Decode base64 with any junk in it, and however it ends."""
+    clean = text.translate(None, _NOT_BASE64)
+    if len(clean) % 4 == 1:
+        clean = clean[:-1]
+    return binascii.a2b_base64(clean + b"=" * (-len(clean) % 4))

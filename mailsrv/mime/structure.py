@@ -60,6 +60,10 @@ class Part:
         return self.type == b"multipart"
 
     @property
+    def is_text(self) -> bool:
+        return self.type == b"text"
+
+    @property
     def is_message(self) -> bool:
         """Whether its body is a message: the one member of ``parts``."""
         return self.type == b"message" and self.subtype == b"rfc822"
@@ -262,14 +266,20 @@ def part_at(root: Part, numbers: Sequence[int]) -> Part | None:
 
 
 _RECORD = struct.Struct("<BIIII")  # kind, served start, body, end, number of parts
-_KINDS = (b"multipart", b"message")
+# What a record's kind stands for; all that is not named is the first.
+_KINDS = (
+    (b"application", b"octet-stream"),
+    (b"text", b"plain"),
+    (b"message", b"rfc822"),
+    (b"multipart", b"mixed"),
+)
 
 
 def dump(root: Part) -> bytes:
     """Keep what sections are found by: kinds and places of served octets."""
     return b"".join(
         _RECORD.pack(
-            2 if part.is_multipart else 1 if part.is_message else 0,
+            part.is_text + 2 * part.is_message + 3 * part.is_multipart,
             part.served_start,
             part.served_body,
             part.served_end,
@@ -285,13 +295,10 @@ def load(dumped: bytes) -> Part:
     unfilled: list[tuple[Part, int]] = []
     for kind, start, body, end, count in _RECORD.iter_unpack(dumped):
         part = Part(-1, start, served_body=body, served_end=end)
-        if kind:
-            part.type = b"multipart" if kind == 2 else b"message"
-            part.subtype = b"mixed" if kind == 2 else b"rfc822"
+        part.type, part.subtype = _KINDS[kind]
         if unfilled:
             unfilled[-1][0].parts.append(part)
-        else:
-            root = part
+        root = root or part
         unfilled.append((part, count))
         while unfilled and len(unfilled[-1][0].parts) == unfilled[-1][1]:
             unfilled.pop()
