@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from mailsrv.store import maildir, names
@@ -22,6 +23,7 @@ from mailsrv.store.values import (
     Delivered,
     DeliveryFailed,
     FailureKind,
+    LockHeld,
     NoSuchMailbox,
     StoreError,
     Target,
@@ -30,6 +32,7 @@ from mailsrv.store.values import (
 TMP_LIFE_S = 36 * 3600  # cr.yp.to/proto/maildir.html
 SPACE_CHECK_S = 1.0
 COPY_OCTETS = 1 << 22
+MAX_BATCH = 64  # so many files of a batch are open at once
 _KINDS: dict[int | None, FailureKind] = {
     errno.ENOSPC: "full",
     errno.EDQUOT: "full",
@@ -115,7 +118,7 @@ class StagedFile:
                 while _copy(self._disk, self._fd, fd):
                     pass
             except OSError:
-                _remove(path)
+                _unlink(path)
                 os.close(fd)
                 raise
         except OSError as error:
@@ -124,7 +127,7 @@ class StagedFile:
         self._take_over(path, fd, old_head, head)
 
     def _take_over(self, path: bytes, fd: int, old_head: bytes, head: bytes) -> None:
-        _remove(self._path)
+        _unlink(self._path)
         os.close(self._fd)
         self._path, self._fd = path, fd
         was, becomes = LineCounter(), LineCounter()
@@ -146,7 +149,7 @@ class StagedFile:
 
     def discard(self) -> None:
         """Remove the file, if it is still in `tmp/`, and close it."""
-        _remove(self._path)
+        _unlink(self._path)
         self.close()
 
 
@@ -197,21 +200,20 @@ class Delivery:
 
     def maildir_of(self, folder: str) -> Path:
         """Return the root of an account's Maildir++, its INBOX."""
-        return self._mail_root / folder / "Maildir"
+        return Path(os.fsdecode(_directory(str(self._mail_root), folder, names.INBOX)))
 
     def directory_of(self, target: Target) -> Path:
         """Return the folder of a target; raise InvalidName."""
-        return names.directory(self.maildir_of(target.folder), target.mailbox)
+        return Path(os.fsdecode(self._octets_of(target)))
 
     def stage(self, target: Target) -> StagedFile:
         """Open a new file in the `tmp/` of a target.
 
         Raises DeliveryFailed, or NoSuchMailbox; only an INBOX is made if missing.
         """
-        directory = self.directory_of(target)
         try:
             self._check_space()
-            return self._create(directory, target)
+            return self._create(target)
         except OSError as error:
             raise failure(error) from error
 
@@ -220,8 +222,14 @@ class Delivery:
 
         An outcome that is no list is DeliveryFailed, NoSuchMailbox, LockHeld or
         another StoreError, and nothing of that letter is left behind. A letter's
-        staged file is gone on return, whatever the outcome.
+        staged file is gone on return, but after LockHeld: it can be tried again.
         """
+        outcomes: list[Outcome] = []
+        for first in range(0, len(letters), MAX_BATCH):
+            outcomes += self._deliver(letters[first : first + MAX_BATCH])
+        return outcomes
+
+    def _deliver(self, letters: Sequence[Letter]) -> list[Outcome]:
         jobs = [_Job(letter) for letter in letters]
         # Step by step for all: the first fsync of a step brings along what the
         # others wait for (one commit of the file system's journal).
@@ -231,7 +239,7 @@ class Delivery:
                     self._try(step, job)
         self._sync_folders([job for job in jobs if job.error is None])
         for job in jobs:
-            if job.staged is not None:
+            if job.error is None and job.staged is not None:
                 job.staged.close()
         return [job.error or job.copies for job in jobs]
 
@@ -242,11 +250,11 @@ class Delivery:
         """
         for copy in delivered:
             directory = self.directory_of(copy.target)
-            if not _unlink_copy(directory, copy):
+            if not _unlink(self._path(copy)):
                 with suppress(OSError):
                     found = maildir.scan(directory / "cur").names.get(copy.base)
                     if found is not None:
-                        _remove(maildir.path_of(directory, maildir.Entry(found, False)))
+                        _unlink(maildir.path_of(directory, maildir.Entry(found, False)))
 
     def clean_tmp(self, directory: Path) -> int:
         """Remove what crashed writers left in `tmp/` long ago; return how many."""
@@ -275,7 +283,8 @@ class Delivery:
     def _take_back(self, job: _Job) -> None:
         self.undo(job.copies)
         job.copies.clear()
-        if job.staged is not None:
+        again = isinstance(job.error, LockHeld) and job.staged is job.letter.content
+        if job.staged is not None and not again:
             job.staged.discard()
 
     def _write(self, job: _Job) -> None:
@@ -284,8 +293,7 @@ class Delivery:
             job.staged = content
             return
         self._check_space()
-        target = job.letter.targets[0]
-        job.staged = self._create(self.directory_of(target), target)
+        job.staged = self._create(job.letter.targets[0])
         job.staged.write(content)
 
     def _sync(self, job: _Job) -> None:
@@ -344,7 +352,7 @@ class Delivery:
         try:
             self._disk.link(staged.path, path)
         except FileNotFoundError:
-            self._make(self.directory_of(copy.target), copy.target)
+            self._make(copy.target)
             self._disk.link(staged.path, path)
         except OSError as error:
             # Another file system, too many links, or one that has no links.
@@ -353,7 +361,7 @@ class Delivery:
             self._copy_file(staged, copy)
 
     def _copy_file(self, staged: StagedFile, copy: Delivered) -> None:
-        own = self._create(self.directory_of(copy.target), copy.target)
+        own = self._create(copy.target)
         try:
             with open(staged.path, "rb") as source:
                 while data := source.read(COPY_OCTETS):
@@ -366,16 +374,18 @@ class Delivery:
         own.close()
 
     def _path(self, copy: Delivered) -> bytes:
-        entry = maildir.Entry(copy.name, copy.in_new)
-        return maildir.path_of(self.directory_of(copy.target), entry)
+        subdirectory = b"new" if copy.in_new else b"cur"
+        return b"/".join((self._octets_of(copy.target), subdirectory, copy.name))
+
+    def _octets_of(self, target: Target) -> bytes:
+        return _directory(str(self._mail_root), target.folder, target.mailbox)
 
     def _sync_folders(self, jobs: Sequence[_Job]) -> None:
         """Sync each folder once; take back what is in one that cannot be."""
-        folders: dict[str, list[_Job]] = {}
+        folders: dict[bytes, list[_Job]] = {}
         for job in jobs:
             for copy in job.copies:
-                subdirectory = "new" if copy.in_new else "cur"
-                path = f"{self.directory_of(copy.target)}/{subdirectory}"
+                path = os.path.dirname(self._path(copy))
                 folders.setdefault(path, []).append(job)
         for path, concerned in folders.items():
             try:
@@ -387,17 +397,18 @@ class Delivery:
                         job.error.__cause__ = error
                         self._take_back(job)
 
-    def _create(self, directory: Path, target: Target) -> StagedFile:
-        path = b"/".join((os.fsencode(directory), b"tmp", self._names.next()))
+    def _create(self, target: Target) -> StagedFile:
+        path = b"/".join((self._octets_of(target), b"tmp", self._names.next()))
         try:
             fd = self._disk.create(path)
         except FileNotFoundError:
-            self._make(directory, target)
+            self._make(target)
             fd = self._disk.create(path)
         return StagedFile(path, fd, self._disk)
 
-    def _make(self, directory: Path, target: Target) -> None:
+    def _make(self, target: Target) -> None:
         """Create what is missing of a folder; a mailbox itself only if INBOX."""
+        directory = self.directory_of(target)
         if directory != self.maildir_of(target.folder) and not directory.is_dir():
             raise NoSuchMailbox(target.mailbox)
         maildir.create(directory, self._disk)
@@ -414,6 +425,12 @@ class Delivery:
             raise DeliveryFailed("full")
 
 
+@lru_cache(4096)
+def _directory(mail_root: str, folder: str, mailbox: str) -> bytes:
+    root = Path(mail_root, folder, "Maildir")
+    return os.fsencode(names.directory(root, mailbox))
+
+
 def _copy(disk: Disk, source_fd: int, target_fd: int) -> int:
     """Copy the next stretch; 0 at the end."""
     try:
@@ -426,15 +443,9 @@ def _copy(disk: Disk, source_fd: int, target_fd: int) -> int:
     return len(data)
 
 
-def _unlink_copy(directory: Path, copy: Delivered) -> bool:
-    try:
-        entry = maildir.Entry(copy.name, copy.in_new)
-        os.unlink(maildir.path_of(directory, entry))
-    except OSError:
-        return False
-    return True
-
-
-def _remove(path: bytes) -> None:
+def _unlink(path: bytes) -> bool:
+    """Remove a file if that can be done; return whether it could."""
     with suppress(OSError):
         os.unlink(path)
+        return True
+    return False

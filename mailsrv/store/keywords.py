@@ -6,6 +6,7 @@ the same form, and says which messages have them, ``<index>,… :<base name>``, 
 file names have no letters for these. Both are written under the uidlist lock.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mailsrv.store.values import (
     FIRST_KEYWORD_BIT,
     LETTER_KEYWORDS,
     MAX_KEYWORDS,
-    SYSTEM_MASK,
+    InvalidName,
     TooManyKeywords,
 )
 
@@ -24,6 +25,7 @@ MAX_FILE_OCTETS = 1 << 16
 MAX_EXTRA_OCTETS = 1 << 26
 LETTERS_MASK = (1 << FIRST_KEYWORD_BIT + LETTER_KEYWORDS) - 1
 """The flags that a file name can hold."""
+_NAME = re.compile(r"[^\x00-\x20\x7f]{1,255}")
 
 
 class Keywords:
@@ -83,13 +85,15 @@ class Keywords:
     def ensure(self, names: Iterable[str]) -> int:
         """Add what is new of `names`, durably, and return the mask of them all.
 
-        Under the uidlist lock and after a `refresh` under it. Raises
-        TooManyKeywords, and then adds nothing.
+        Under the uidlist lock and after a `refresh` under it. Raises InvalidName
+        or TooManyKeywords, and then adds nothing.
         """
         names = list(names)
         known = self._known()
         places: list[str | None] = list(self._names)
         for name in names:
+            if not _NAME.fullmatch(name):
+                raise InvalidName("a keyword holds no spaces and no controls")
             if name.lower() not in known:
                 known[name.lower()] = _place(places, name)
         if places != self._names:
@@ -137,6 +141,10 @@ def _place(places: list[str | None], name: str) -> int:
     if len(places) < MAX_KEYWORDS:
         places.append(name)
         return len(places) - 1
+    if None in places:
+        index = places.index(None)
+        places[index] = name
+        return index
     raise TooManyKeywords("the mailbox has no room for another keyword")
 
 
@@ -162,4 +170,4 @@ def _mask(indexes: bytes) -> int:
     for index in indexes.split(b","):
         if _is_index(index, LETTER_KEYWORDS, MAX_KEYWORDS):
             mask |= 1 << FIRST_KEYWORD_BIT + int(index)
-    return mask & ~SYSTEM_MASK
+    return mask

@@ -5,6 +5,7 @@ name, which a message keeps for ever. Names are octets: they need not be UTF-8.
 S is the size of the file, W the size as served, with CRLF line ends.
 """
 
+import hashlib
 import itertools
 import os
 import re
@@ -132,9 +133,11 @@ class UniqueNames:
 def base_name(
     unique: bytes, file_octets: int, size_octets: int, delivery_id: str | None = None
 ) -> bytes:
-    """Return the base name of a new message; D= is the delivery that made it."""
+    """Return the base name of a new message; D= tells the delivery that made it."""
     if delivery_id is not None:
-        unique += b",D=" + delivery_id.encode("ascii")
+        # A digest, since it holds an address, of any length and characters.
+        digest = hashlib.blake2b(delivery_id.encode(), digest_size=12)
+        unique += b",D=" + digest.hexdigest().encode()
     return unique + b",S=%d,W=%d" % (file_octets, size_octets)
 
 
@@ -174,10 +177,13 @@ def scan(folder: Path, now_ns: Callable[[], int] = time.time_ns) -> Scan:
     with os.scandir(os.fsencode(folder)) as entries:
         for entry in entries:
             name = entry.name
+            base = name.partition(b":")[0]
+            # No uidlist line could hold these.
+            if not base or b"\n" in base:
+                continue
             # A link is no message: it could lead to a file of somebody else.
             if name.startswith(b".") or not entry.is_file(follow_symlinks=False):
                 continue
-            base = name.partition(b":")[0]
             if base in names:
                 doubles.append(name)
             else:

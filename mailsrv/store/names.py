@@ -7,6 +7,7 @@ Maildir that another server made must be found by the name that it shows.
 
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from mailsrv.store import mutf7
@@ -24,6 +25,7 @@ def canonical(name: str) -> str:
     return INBOX if name.upper() == INBOX else name
 
 
+@lru_cache(1024)
 def directory_name(name: str) -> str:
     """Return the directory below the root ("" for INBOX); raise InvalidName."""
     if canonical(name) == INBOX:
@@ -36,8 +38,6 @@ def directory_name(name: str) -> str:
     if any("." in level for level in levels):
         # Maildir++ parts its levels by dots on disk.
         raise InvalidName('mailbox names hold no "."')
-    if name.startswith("~"):
-        raise InvalidName('mailbox names do not begin with "~"')
     try:
         coded = "." + ".".join(mutf7.encode(level).decode("ascii") for level in levels)
     except UnicodeEncodeError as error:

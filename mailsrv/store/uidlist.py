@@ -60,8 +60,8 @@ class Mark:
     uid_validity: int
     uid_next: int
     last_uid: int
-    mailbox_id: str  # 32 hexadecimal digits
-    broken: bool = False  # the next write must be of the whole file
+    mailbox_id: str  # 32 hexadecimal digits; "": an old list, that has none yet
+    broken: bool = False  # the next `append`, even of nothing, writes the file anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +256,12 @@ class Uidlist:
         header = _parse_header(first_line)
         if header is None:
             raise RuntimeError("the uidlist is written after a refresh")
-        lines = rest.split(b"\n")
-        torn = lines.pop()
+        lines = rest.split(b"\n")[:-1]  # a torn line was never read by anybody
         old, _ = _parse_records(lines, 0, header.uid_next, header.version)
-        del torn  # never read by anybody, since it had no end
         kept = [record for record in old if keep(record)]
-        self._write(changed(header, uid_next=uid_next), [*kept, *new])
+        mailbox_id = header.mailbox_id or secrets.token_hex(16)
+        header = changed(header, uid_next=uid_next, mailbox_id=mailbox_id)
+        self._write(header, [*kept, *new])
 
     def _write(self, header: _Header, records: Sequence[Record]) -> None:
         fields = f"V{header.uid_validity} N{header.uid_next} G{header.mailbox_id}"

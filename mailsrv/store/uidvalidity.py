@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from mailsrv.store.durable import DISK, Disk, replace, sync_folder
+from mailsrv.store.durable import DISK, FILE_MODE, NO_FOLLOW, Disk, sync_folder
 
 NAME = "dovecot-uidvalidity"
 _COUNTER = re.compile(rf"{NAME}\.([0-9a-f]{{8}})")
@@ -30,7 +30,7 @@ def next_uid_validity(
             value = _advance(root, now, above, disk)
         except (FileNotFoundError, FileExistsError):
             continue  # another process was faster
-        replace(root / NAME, b"%08x" % value, disk)  # for Dovecot's fast path
+        _write_hint(root / NAME, value, disk)
         return value
     raise OSError("cannot take a UIDVALIDITY")
 
@@ -54,6 +54,15 @@ def _advance(root: Path, now: Callable[[], float], above: int, disk: Disk) -> in
         os.close(disk.create(_path(root, value)))
     sync_folder(root, disk)
     return value
+
+
+def _write_hint(path: Path, value: int, disk: Disk) -> None:
+    """Tell Dovecot where to look first; a wrong hint costs it a look at the folder."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | NO_FOLLOW, FILE_MODE)
+    try:
+        disk.write(fd, [b"%08x" % value])
+    finally:
+        os.close(fd)
 
 
 def _path(root: Path, value: int) -> Path:

@@ -171,7 +171,7 @@ class MailboxExists(StoreError):
 
 
 class InvalidName(StoreError):
-    """The name cannot be a mailbox's; the text says why."""
+    """The name cannot be a mailbox's or a keyword's; the text says why."""
 
 
 class MessageGone(StoreError):

@@ -1,0 +1,51 @@
+"""Dovecot's subscriptions file."""
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsrv.store.locks import Dotlock
+from mailsrv.store.subscriptions import Subscriptions
+from mailsrv.store.values import LockHeld
+
+
+class SubscriptionsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        self.root.mkdir()
+        self.path = self.root / "subscriptions"
+        self.subscriptions = Subscriptions(self.root)
+
+    def test_version_2(self) -> None:
+        self.path.write_bytes(b"V\t2\n\nINBOX\nA\tB&APw-\nSent\n")
+        self.assertEqual(self.subscriptions.names(), ["INBOX", "A/Bü", "Sent"])
+
+    def test_version_1(self) -> None:
+        self.path.write_bytes(b"INBOX\nA.B&APw-\nSent\nSent\n\n")
+        self.assertEqual(self.subscriptions.names(), ["INBOX", "A/Bü", "Sent"])
+
+    def test_lines_that_mean_nothing_are_passed_over(self) -> None:
+        self.path.write_bytes(b"V\t2\n\n&&&\n\xff\na\x01nb\nSent\n")
+        self.assertEqual(self.subscriptions.names(), ["Sent"])
+
+    def test_changes(self) -> None:
+        self.assertFalse(self.subscriptions.exists())
+        self.subscriptions.add(["Sent", "inbox", "A/ü", "Sent"])
+        self.assertEqual(self.path.read_bytes(), b"V\t2\n\nSent\nINBOX\nA\t&APw-\n")
+        self.subscriptions.remove(["Sent", "absent"])
+        self.assertEqual(self.subscriptions.names(), ["INBOX", "A/ü"])
+
+    def test_all_unsubscribed_is_not_a_new_account(self) -> None:
+        self.subscriptions.add([])
+        self.assertTrue(self.subscriptions.exists())
+        self.assertEqual(self.subscriptions.names(), [])
+
+    def test_version_1_becomes_2(self) -> None:
+        self.path.write_bytes(b"A.B\n")
+        self.subscriptions.add(["C"])
+        self.assertEqual(self.path.read_bytes(), b"V\t2\n\nA\tB\nC\n")
+
+    def test_another_holds_the_lock(self) -> None:
+        with Dotlock(self.path), self.assertRaises(LockHeld):
+            self.subscriptions.add(["A"])
+        self.assertFalse(self.path.exists())
