@@ -1,0 +1,269 @@
+"""A message on its way into mailboxes: from octets of the wire to durable files.
+
+Small messages stay in memory until `Courier` writes many of them in one job; a
+large one streams to a file in ``tmp/``. Nothing is acknowledged before file and
+folder are durable, and what fails leaves nothing behind (STORE.md, Content).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from mailsrv.store.delivery import Delivery, Letter, Outcome, StagedFile
+from mailsrv.store.values import Delivered, DeliveryFailed, StoreError, Target
+from mailsrv.threads import Threads
+
+log = Logger()
+
+MEMORY_OCTETS = 512 * 1024  # of one message, STORE.md
+_SPILL_OCTETS = 256 * 1024  # least that is worth a job, once a message streams
+_MAX_BATCH = 32  # messages in one job: 16 MiB at most
+_MAX_JOBS = 4  # a disk syncs faster for a few threads than for one
+
+
+class Courier:
+    """Writes finished messages, those that are ready together in one thread job.
+
+    While all jobs are busy, later messages gather for the next one.
+    """
+
+    def __init__(
+        self, delivery: Delivery, threads: Threads, reactor: IReactorTime
+    ) -> None:
+        self.delivery = delivery  # replaced when the settings change
+        self.threads = threads
+        self._reactor = reactor
+        self._waiting: list[tuple[Letter, Deferred[list[Delivered]]]] = []
+        self._jobs = 0
+        self._scheduled = False
+
+    def deliver(self, letter: Letter) -> "Deferred[list[Delivered]]":
+        """Make a message durable at all its targets, or fail by a StoreError."""
+        done: Deferred[list[Delivered]] = Deferred()
+        self._waiting.append((letter, done))
+        if not self._scheduled and self._jobs < _MAX_JOBS:
+            # At the end of this turn, with what other connections have read in it.
+            self._scheduled = True
+            self._reactor.callLater(0, self._next_jobs)
+        return done
+
+    def _next_jobs(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._jobs < _MAX_JOBS:
+            batch = self._waiting[:_MAX_BATCH]
+            del self._waiting[:_MAX_BATCH]
+            self._jobs += 1
+            Deferred.fromCoroutine(self._run(batch))
+
+    async def _run(
+        self, batch: list[tuple[Letter, "Deferred[list[Delivered]]"]]
+    ) -> None:
+        letters = [letter for letter, _ in batch]
+        delivery = self.delivery
+        outcomes: list[Outcome]
+        try:
+            outcomes = await self.threads.sync.run(lambda: delivery.deliver(letters))
+        except Exception:
+            # The one boundary of this job: whoever waits must get an answer.
+            log.failure("delivering a batch of messages failed")
+            outcomes = [DeliveryFailed("io")] * len(batch)
+        self._jobs -= 1
+        # First the next job, then the answers: the disk need not wait for them.
+        self._next_jobs()
+        for (_, done), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, StoreError):
+                done.errback(outcome)
+            else:
+                done.callback(outcome)
+
+
+class Incoming:
+    """One message: `feed` it, then `commit` or `abort`, whatever happens.
+
+    The octets are those of the wire, with CRLF; files hold LF.
+    """
+
+    def __init__(
+        self,
+        courier: Courier,
+        targets: Sequence[Target],
+        header: bytes,
+        *,
+        grew: Callable[[int], None],
+        delivered: Callable[[list[Delivered]], None],
+    ) -> None:
+        """Take a message for `targets`; `header` is its first part, ready to send.
+
+        `grew` is told of each change of the octets in flight, `delivered` of the
+        files once they are durable.
+        """
+        self._courier = courier
+        self.targets = _distinct(targets)
+        self._grew = grew
+        self._delivered = delivered
+        self._pieces: list[bytes] = []
+        self._held = 0  # octets in memory: in _pieces and in a running job
+        self._total = 0
+        self._half = b""  # a CR that ended the last chunk
+        self._staged: StagedFile | None = None
+        self._spilling: Deferred[None] | None = None
+        self._waiters: list[Deferred[None]] = []
+        self._failure: StoreError | None = None
+        self._ended = False
+        self.feed(with_delivered_to(header, self.targets))
+
+    @property
+    def size_octets(self) -> int:
+        """The octets so far, as they will be in the file."""
+        return self._total
+
+    @property
+    def full(self) -> bool:
+        """Whether the feeder should stop and await `drained`."""
+        return self._held > MEMORY_OCTETS
+
+    def feed(self, data: bytes) -> None:
+        """Add the next octets. After a failure of the disk they go nowhere."""
+        if self._half:
+            data = self._half + data
+        if data.endswith(b"\r"):
+            self._half, data = b"\r", data[:-1]
+        else:
+            self._half = b""
+        self._take(data.replace(b"\r\n", b"\n"))
+
+    def _take(self, data: bytes) -> None:
+        if not data or self._failure is not None:
+            return
+        self._pieces.append(data)
+        self._held += len(data)
+        self._total += len(data)
+        self._grew(len(data))
+        limit = _SPILL_OCTETS if self._staged else MEMORY_OCTETS
+        if self._held > limit and self._spilling is None:
+            Deferred.fromCoroutine(self._write_out())
+
+    async def drained(self) -> None:
+        """Wait until `full` is false."""
+        if self.full:
+            waiter: Deferred[None] = Deferred()
+            self._waiters.append(waiter)
+            await waiter
+
+    async def commit(self) -> list[Delivered]:
+        """Make the message durable everywhere.
+
+        Raises `DeliveryFailed`: then nothing is left of it. What was in flight
+        against quotas is released either way.
+        """
+        if self._half:
+            half, self._half = self._half, b""
+            self._take(half)
+        try:
+            delivered = await self._written()
+        finally:
+            await self.abort()
+        self._delivered(delivered)
+        return delivered
+
+    async def abort(self) -> None:
+        """Forget the message and what is in ``tmp/`` of it. Again: no effect."""
+        if self._ended:
+            return
+        self._end()
+        if self._spilling is not None:
+            await self._spilling
+        if (staged := self._staged) is not None:
+            self._staged = None
+            await self._courier.threads.sync.run(staged.discard)
+
+    async def _written(self) -> list[Delivered]:
+        if self._spilling is not None:
+            await self._spilling
+        if self._failure is not None:
+            raise self._failure
+        # From here the staged file is the job's to publish or to remove.
+        staged, self._staged = self._staged, None
+        # Keywords need the uidlist's lock: they are set with the UID.
+        targets = [replace(target, keywords=()) for target in self.targets]
+        if staged is None:
+            return await self._courier.deliver(Letter(self._pieces, targets))
+        pieces = self._pieces
+        await self._courier.threads.sync.run(lambda: staged.write(pieces))
+        return await self._courier.deliver(Letter(staged, targets))
+
+    def _end(self) -> None:
+        self._ended = True
+        self._pieces = []
+        self._grew(-self._total)
+        self._total = 0
+        self._failure = self._failure or DeliveryFailed("io")  # feed no more
+
+    async def _write_out(self) -> None:
+        """Write what is in memory, and what has come by then, to ``tmp/``."""
+        threads, delivery = self._courier.threads, self._courier.delivery
+        target = self.targets[0]
+        spilling: Deferred[None] = Deferred()
+        self._spilling = spilling
+        while self._held > (_SPILL_OCTETS if self._staged else MEMORY_OCTETS):
+            pieces, self._pieces = self._pieces, []
+            try:
+                self._staged = await threads.sync.run(
+                    partial(_stage, delivery, self._staged, target, pieces)
+                )
+            except StoreError as failure:
+                self._fail(failure)
+            except Exception:
+                # Whoever waits for `drained` must not wait for ever.
+                log.failure("streaming a message to its file failed")
+                self._fail(DeliveryFailed("io"))
+            else:
+                self._held -= sum(map(len, pieces))
+            if not self.full:
+                waiters, self._waiters = self._waiters, []
+                for waiter in waiters:
+                    waiter.callback(None)
+        self._spilling = None
+        spilling.callback(None)
+
+    def _fail(self, failure: StoreError) -> None:
+        self._failure = failure
+        self._pieces = []
+        self._held = 0
+
+
+def _stage(
+    delivery: Delivery,
+    staged: StagedFile | None,
+    target: Target,
+    pieces: Sequence[bytes],
+) -> StagedFile:
+    """Write `pieces` behind the others, in a thread."""
+    if staged is None:
+        staged = delivery.stage(target)
+    staged.write(pieces)
+    return staged
+
+
+def with_delivered_to(header: bytes, targets: Sequence[Target]) -> bytes:
+    """Return `header` with Delivered-To, if one recipient alone gets the file.
+
+    Below Return-Path, which stands first (RFC 5321 section 4.4). The file that
+    several recipients share must not tell them of one another.
+    """
+    if len(targets) != 1 or targets[0].delivered_to is None:
+        return header
+    field = b"Delivered-To: %s\r\n" % targets[0].delivered_to
+    at = 0
+    if header[:12].lower() == b"return-path:":
+        at = header.find(b"\r\n") + 2
+    return header[:at] + field + header[at:]
+
+
+def _distinct(targets: Iterable[Target]) -> tuple[Target, ...]:
+    """Return each mailbox once: aliases may lead to it by several ways."""
+    return tuple({(t.folder, t.mailbox): t for t in reversed(list(targets))}.values())

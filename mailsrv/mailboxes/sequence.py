@@ -1,0 +1,347 @@
+"""Sequence numbers: what one session has been told of its mailbox.
+
+RFC 3501 section 2.3.1.2 and 7.4.1; RFC 2180 section 4 on a mailbox shared by
+several sessions. `Messages` holds the truth once for all sessions of a process;
+a `Tracker` holds only how one session's picture differs from it: messages that
+are gone and messages that are new, both not yet announced. No I/O.
+"""
+
+from array import array
+from bisect import bisect_left, insort
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+STAR = 0  # the "*" of a sequence set: the largest number in use
+
+
+class OutOfRange(Exception):
+    """A sequence number for which the session knows no message: answer BAD."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """The mailbox's keywords were added to: send FLAGS and PERMANENTFLAGS."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expunge:
+    """``* seq EXPUNGE``; the UID is for those who speak of VANISHED."""
+
+    seq: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """``* count EXISTS``"""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """``* count RECENT``"""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """``* seq FETCH (FLAGS ...)``"""
+
+    seq: int
+    uid: int
+    flags: int
+    mod_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The mailbox was deleted or got new UIDs: say BYE and close."""
+
+
+News = Keywords | Expunge | Exists | Recent | Flags | Gone
+
+
+class Messages:
+    """All messages of a mailbox by ascending UID, in three parallel arrays."""
+
+    __slots__ = ("flags", "keywords", "mod_seqs", "recent_from", "uids")
+
+    def __init__(
+        self,
+        uids: "array[int]",
+        flags: "array[int]",
+        mod_seqs: "array[int]",
+        keywords: Sequence[str],
+        recent_from: int,
+    ) -> None:
+        self.uids = uids
+        self.flags = flags
+        self.mod_seqs = mod_seqs
+        self.keywords = tuple(keywords)
+        # The first UID that no session was told of as recent.
+        self.recent_from = recent_from
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def index(self, uid: int) -> int | None:
+        """Return the place of `uid`; None if there is no such message."""
+        at = bisect_left(self.uids, uid)
+        return at if at < len(self.uids) and self.uids[at] == uid else None
+
+    def below(self, uid: int) -> int:
+        """Return how many messages have a smaller UID."""
+        return bisect_left(self.uids, uid)
+
+    def add(self, uid: int, flags: int, mod_seq: int) -> None:
+        """Append a message; the caller knows that its UID is the highest."""
+        self.uids.append(uid)
+        self.flags.append(flags)
+        self.mod_seqs.append(mod_seq)
+
+    def remove(self, uids: Collection[int]) -> None:
+        """Take out `uids`, all of which are here."""
+        if len(uids) <= 8:  # each deletion moves the arrays' tails
+            for uid in uids:
+                at = bisect_left(self.uids, uid)
+                del self.uids[at], self.flags[at], self.mod_seqs[at]
+            return
+        leaving = frozenset(uids)
+        keep = [at for at, uid in enumerate(self.uids) if uid not in leaving]
+        self.uids = array("I", [self.uids[at] for at in keep])
+        self.flags = array("Q", [self.flags[at] for at in keep])
+        self.mod_seqs = array("Q", [self.mod_seqs[at] for at in keep])
+
+
+@dataclass(slots=True, eq=False)
+class Tracker:
+    """One session's numbering of `messages`. Small: an idle one keeps no lists.
+
+    Whoever changes `messages` calls `expunged` before, `changed` after, for each
+    tracker; additions need no call.
+    """
+
+    messages: Messages
+    claims_recent: bool = True  # False for EXAMINE (RFC 3501 section 6.3.2)
+    _told_below: int = field(init=False)  # all UIDs below were announced
+    # Gone, but not for this session yet: ascending UIDs, and their last flags.
+    _gone: list[int] = field(init=False, default_factory=list)
+    _gone_flags: dict[int, int] = field(init=False, default_factory=dict)
+    _changed: set[int] = field(init=False, default_factory=set)
+    _keywords: tuple[str, ...] = field(init=False)
+    # Half-open spans of UIDs that are \Recent in this session.
+    _recent: list[tuple[int, int]] = field(init=False, default_factory=list)
+    _told_recent: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        uids = self.messages.uids
+        self._told_below = uids[-1] + 1 if uids else 1
+        self._keywords = self.messages.keywords
+        self._take_recent()
+        self._told_recent = self.recent
+
+    @property
+    def exists(self) -> int:
+        """The number of messages that the session knows of."""
+        return self.messages.below(self._told_below) + len(self._gone)
+
+    @property
+    def recent(self) -> int:
+        """How many of them are \\Recent."""
+        return sum(self._rank(end) - self._rank(start) for start, end in self._recent)
+
+    @property
+    def holds_expunges(self) -> bool:
+        """Whether a message is gone that the session still counts.
+
+        No HIGHESTMODSEQ may be sent meanwhile: the client would never ask for
+        what has vanished below it.
+        """
+        return bool(self._gone)
+
+    def is_recent(self, uid: int) -> bool:
+        """Tell whether the message has \\Recent in this session."""
+        return any(start <= uid < end for start, end in self._recent)
+
+    def flags(self, uid: int) -> int | None:
+        """Return the flags of a message, also of one gone; None if unknown."""
+        at = self.messages.index(uid)
+        if at is None:
+            return self._gone_flags.get(uid)
+        return self.messages.flags[at] if uid < self._told_below else None
+
+    def seq(self, uid: int) -> int | None:
+        """Return the sequence number of `uid`; None if the session has none."""
+        if uid >= self._told_below:
+            return None
+        if self.messages.index(uid) is None and uid not in self._gone_flags:
+            return None
+        return self._rank(uid) + 1
+
+    def uid(self, seq: int) -> int:
+        """Return the UID of a sequence number. Raises `OutOfRange`."""
+        if not 1 <= seq <= self.exists:
+            raise OutOfRange(seq)
+        return next(self._from(seq, seq))
+
+    def uids(
+        self, ranges: Collection[tuple[int, int]], *, by_uid: bool
+    ) -> "array[int]":
+        """Return the UIDs of a sequence set, ascending, each once.
+
+        `ranges` are inclusive, in any order, `STAR` for "*". By sequence number
+        an unknown number raises `OutOfRange`, and a message that is gone but not
+        announced is still there; by UID what is unknown or gone is left out (RFC
+        3501 section 6.4.8).
+        """
+        if by_uid:
+            return self._by_uid(ranges)
+        exists = self.exists
+        found = array("I")
+        if not exists and any(STAR in pair for pair in ranges):
+            # Thunderbird empties an empty Trash by STORE 1:*.
+            return found
+        for first, last in _joined(ranges, exists):
+            if first < 1 or last > exists:
+                raise OutOfRange(last)
+            found.extend(self._from(first, last))
+        return found
+
+    def walk(self, uids: Iterable[int]) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (seq, uid, flags, mod_seq) for those `uids` that are known.
+
+        Fast for ascending `uids`. The mailbox may change between two steps; the
+        numbering does not, as long as `news` is not called.
+        """
+        messages = self.messages
+        at = 0
+        for uid in uids:
+            held = messages.uids
+            if not (at < len(held) and held[at] == uid):
+                at = bisect_left(held, uid)
+            gone_below = bisect_left(self._gone, uid) if self._gone else 0
+            if uid >= self._told_below:
+                continue
+            if at < len(held) and held[at] == uid:
+                yield (
+                    at + gone_below + 1,
+                    uid,
+                    messages.flags[at],
+                    messages.mod_seqs[at],
+                )
+                at += 1
+            elif uid in self._gone_flags:
+                yield at + gone_below + 1, uid, self._gone_flags[uid], 0
+
+    def expunged(self, uids: Iterable[int]) -> None:
+        """Note messages that are about to leave `messages`."""
+        for uid in uids:
+            flags = self.flags(uid)
+            if flags is not None and uid not in self._gone_flags:
+                insort(self._gone, uid)
+                self._gone_flags[uid] = flags
+                self._changed.discard(uid)
+
+    def changed(self, uids: Iterable[int]) -> None:
+        """Note messages whose flags the session must be told."""
+        self._changed.update(uid for uid in uids if uid < self._told_below)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `news` with expunges would return anything."""
+        uids = self.messages.uids
+        return bool(
+            self._gone
+            or self._changed
+            or (uids and uids[-1] >= self._told_below)
+            or self._keywords != self.messages.keywords
+        )
+
+    def news(self, *, expunges: bool) -> list[News]:
+        """Return the untagged responses to send now, in order; each only once.
+
+        `expunges` is False during FETCH, STORE, SEARCH (RFC 3501 section 7.4.1)
+        and UID FETCH: then gone messages keep their numbers. Keywords come
+        before flags that use them, EXPUNGE before EXISTS, so that the count is
+        that after it.
+        """
+        news: list[News] = []
+        if self._keywords != self.messages.keywords:
+            self._keywords = self.messages.keywords
+            news.append(Keywords(self._keywords))
+        if expunges and self._gone:
+            # From the highest down: no number changes one that follows.
+            news += [Expunge(self._rank(uid) + 1, uid) for uid in reversed(self._gone)]
+            self._gone, self._gone_flags = [], {}
+        uids = self.messages.uids
+        if uids and uids[-1] >= self._told_below:
+            self._told_below = uids[-1] + 1
+            self._take_recent()
+            news.append(Exists(self.exists))
+        if (recent := self.recent) != self._told_recent:
+            self._told_recent = recent
+            news.append(Recent(recent))
+        if self._changed:
+            changed, self._changed = sorted(self._changed), set()
+            news += [Flags(*row) for row in self.walk(changed)]
+        return news
+
+    def _rank(self, uid: int) -> int:
+        """Return how many known messages have a smaller UID."""
+        below = self.messages.below(min(uid, self._told_below))
+        return below + bisect_left(self._gone, uid)
+
+    def _from(self, first: int, last: int) -> Iterator[int]:
+        """Yield the UIDs of the known sequence numbers `first` to `last`."""
+        if not self._gone:
+            yield from self.messages.uids[first - 1 : last]
+            return
+        # The gone message number g, counting from 0, has the place below + g.
+        places = [self.messages.below(uid) + g for g, uid in enumerate(self._gone)]
+        g = bisect_left(places, first - 1)
+        for place in range(first - 1, last):
+            if g < len(places) and places[g] == place:
+                yield self._gone[g]
+                g += 1
+            else:
+                yield self.messages.uids[place - g]
+
+    def _by_uid(self, ranges: Iterable[tuple[int, int]]) -> "array[int]":
+        uids = self.messages.uids
+        known = self.messages.below(self._told_below)
+        # RFC 3501 section 6.4.8: "*" is the last message even if N:* lies above.
+        highest = uids[known - 1] if known else 0
+        found = array("I")
+        for first, last in _joined(ranges, highest):
+            start = bisect_left(uids, first, 0, known)
+            found.extend(uids[start : bisect_left(uids, last + 1, start, known)])
+        return found
+
+    def _take_recent(self) -> None:
+        """Take what no session was told of; EXAMINE leaves it for the next."""
+        start = self.messages.recent_from
+        if start >= self._told_below:
+            return
+        if self._recent and self._recent[-1][1] >= start:
+            start = self._recent.pop()[0]
+        self._recent.append((start, self._told_below))
+        if self.claims_recent:
+            self.messages.recent_from = self._told_below
+
+
+def _joined(ranges: Iterable[tuple[int, int]], star: int) -> list[tuple[int, int]]:
+    """Return `ranges` with "*" replaced, turned upwards, sorted and joined."""
+    spans = sorted(
+        (min(a, b), max(a, b)) for a, b in ((a or star, b or star) for a, b in ranges)
+    )
+    joined: list[tuple[int, int]] = []
+    for first, last in spans:
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(last, joined[-1][1])
+        else:
+            joined.append((first, last))
+    return joined

@@ -1,0 +1,284 @@
+"""Messages on their way in: octets, memory, batches, failures."""
+
+import errno
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsrv.mailboxes.incoming import (
+    MEMORY_OCTETS,
+    Courier,
+    Incoming,
+    with_delivered_to,
+)
+from mailsrv.store.delivery import Delivery
+from mailsrv.store.durable import Disk
+from mailsrv.store.values import Delivered, DeliveryFailed, Target
+from tests.mailboxes.twin import TwinPool, TwinThreads
+
+ANNA = Target("anna", delivered_to=b"anna@example.test")
+BERT = Target("bert", delivered_to=b"bert@example.test")
+
+
+class FaultyDisk(Disk):
+    """Fails where the test wants it."""
+
+    def __init__(self) -> None:
+        self.fail_fsync = False
+        self.fail_write_after: int | None = None
+
+    def fsync(self, fd: int) -> None:
+        if self.fail_fsync:
+            raise OSError(errno.EIO, "injected")
+
+    def fdatasync(self, fd: int) -> None:
+        self.fsync(fd)
+
+    def write(self, fd: int, pieces: Sequence[bytes]) -> None:
+        if self.fail_write_after is not None:
+            if self.fail_write_after <= 0:
+                raise OSError(errno.ENOSPC, "injected")
+            self.fail_write_after -= 1
+        super().write(fd, pieces)
+
+
+class Bench:
+    """A courier over a new folder, on twin threads."""
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root)
+        self.root.mkdir()
+        self.clock = Clock()
+        self.threads = TwinThreads(self.clock)
+        self.disk = FaultyDisk()
+        delivery = Delivery(self.root, host="mx", disk=self.disk)
+        self.courier = Courier(delivery, self.threads, self.clock)
+        self.in_flight = 0
+        self.indexed: list[Delivered] = []
+
+    @property
+    def sync(self) -> TwinPool:
+        assert isinstance(self.threads.sync, TwinPool)
+        return self.threads.sync
+
+    def incoming(self, *targets: Target, header: bytes = b"") -> Incoming:
+        return Incoming(
+            self.courier,
+            targets or [ANNA],
+            header,
+            grew=self.grew,
+            delivered=self.indexed.extend,
+        )
+
+    def grew(self, octets: int) -> None:
+        self.in_flight += octets
+
+    def commit(self, incoming: Incoming) -> "Deferred[list[Delivered]]":
+        done = Deferred.fromCoroutine(incoming.commit())
+        self.clock.advance(0)
+        return done
+
+    def files(self, folder: str = "anna") -> list[bytes]:
+        new = self.root / folder / "Maildir" / "new"
+        return [path.read_bytes() for path in sorted(new.glob("*"))]
+
+    def left_in_tmp(self) -> list[Path]:
+        return list(self.root.glob("*/Maildir/tmp/*"))
+
+
+class IncomingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.bench = Bench(self.mktemp())
+
+    def test_delivers_with_lf_and_tells_the_indexer(self) -> None:
+        incoming = self.bench.incoming(header=b"Subject: x\r\n\r\n")
+        incoming.feed(b"one\r\ntwo\r\n")
+        delivered = self.successResultOf(self.bench.commit(incoming))
+        expected = b"Delivered-To: anna@example.test\nSubject: x\n\none\ntwo\n"
+        self.assertEqual(self.bench.files(), [expected])
+        self.assertEqual(self.bench.indexed, delivered)
+        self.assertEqual(delivered[0].size_octets, len(expected) + 5)
+        self.assertEqual(self.bench.in_flight, 0)
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"."]), max_size=30),
+        st.lists(st.integers(0, 60), max_size=6),
+    )
+    def test_any_split_gives_the_same_file(
+        self, parts: list[bytes], cuts: list[int]
+    ) -> None:
+        wire = b"".join(parts)
+        bench = Bench(self.mktemp())
+        incoming = bench.incoming(ANNA, BERT)
+        edges = [0, *sorted(cuts), len(wire)]
+        for start, end in pairwise(edges):
+            incoming.feed(wire[start:end])
+        self.successResultOf(bench.commit(incoming))
+        self.assertEqual(bench.files(), [wire.replace(b"\r\n", b"\n")])
+
+    def test_shared_copy_is_one_file_without_delivered_to(self) -> None:
+        incoming = self.bench.incoming(ANNA, BERT, header=b"A: b\r\n\r\n")
+        self.successResultOf(self.bench.commit(incoming))
+        self.assertEqual(self.bench.files("anna"), [b"A: b\n\n"])
+        inodes = {p.stat().st_ino for p in self.bench.root.glob("*/Maildir/new/*")}
+        self.assertEqual(len(inodes), 1)
+
+    def test_two_ways_to_one_mailbox_give_one_copy(self) -> None:
+        alias = Target("anna", delivered_to=b"info@example.test")
+        incoming = self.bench.incoming(ANNA, alias)
+        self.successResultOf(self.bench.commit(incoming))
+        self.assertEqual(self.bench.files(), [b"Delivered-To: anna@example.test\n"])
+
+    def test_return_path_stays_on_top(self) -> None:
+        header = b"Return-Path: <>\r\nReceived: x\r\n\r\n"
+        self.assertEqual(
+            with_delivered_to(header, [ANNA]),
+            b"Return-Path: <>\r\nDelivered-To: anna@example.test\r\n"
+            b"Received: x\r\n\r\n",
+        )
+
+    def test_abort_leaves_nothing(self) -> None:
+        incoming = self.bench.incoming()
+        incoming.feed(b"x" * (MEMORY_OCTETS + 1))
+        self.assertEqual(len(self.bench.left_in_tmp()), 1)
+        self.successResultOf(Deferred.fromCoroutine(incoming.abort()))
+        self.assertEqual(self.bench.left_in_tmp(), [])
+        self.assertEqual(self.bench.in_flight, 0)
+        incoming.feed(b"more")
+        self.assertEqual(self.bench.in_flight, 0)
+
+    def test_failed_fsync_leaves_nothing(self) -> None:
+        self.bench.disk.fail_fsync = True
+        failed = self.failureResultOf(self.bench.commit(self.bench.incoming()))
+        self.assertEqual(failed.check(DeliveryFailed), DeliveryFailed)
+        self.assertEqual(failed.value.kind, "io")
+        self.assertEqual(self.bench.files() + self.bench.left_in_tmp(), [])
+        self.assertEqual(self.bench.indexed, [])
+        self.assertEqual(self.bench.in_flight, 0)
+
+
+class StreamTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.bench = Bench(self.mktemp())
+
+    def test_large_message_streams_under_back_pressure(self) -> None:
+        bench = self.bench
+        bench.sync.held = True
+        incoming = bench.incoming(ANNA, BERT)
+        chunk = b"0123456789abcdef" * 4095 + b"\r\n"
+        fed = most = 0
+        for _ in range(100):
+            incoming.feed(chunk)
+            fed += 1
+            most = max(most, held(incoming))
+            if incoming.full:
+                drained = Deferred.fromCoroutine(incoming.drained())
+                self.assertNoResult(drained)
+                bench.sync.release()
+                self.successResultOf(drained)
+        self.assertLess(most, 1024 * 1024)
+        bench.sync.held = False
+        bench.sync.release()
+        self.successResultOf(bench.commit(incoming))
+        self.assertEqual(bench.files(), [chunk.replace(b"\r\n", b"\n") * fed])
+        self.assertEqual(bench.left_in_tmp(), [])
+        self.assertEqual(bench.in_flight, 0)
+
+    def test_message_up_to_the_limit_is_written_once(self) -> None:
+        incoming = self.bench.incoming(ANNA, BERT)
+        incoming.feed(b"x" * MEMORY_OCTETS)
+        self.assertEqual(self.bench.sync.started, 0)
+        self.successResultOf(self.bench.commit(incoming))
+        self.assertEqual(self.bench.sync.started, 1)
+
+    def test_full_disk_while_streaming_fails_at_commit(self) -> None:
+        bench = self.bench
+        bench.disk.fail_write_after = 1
+        incoming = bench.incoming()
+        for _ in range(40):
+            incoming.feed(b"x" * 65536)
+            self.successResultOf(Deferred.fromCoroutine(incoming.drained()))
+        failed = self.failureResultOf(bench.commit(incoming))
+        self.assertEqual(failed.value.kind, "full")
+        self.assertEqual(bench.files() + bench.left_in_tmp(), [])
+        self.assertEqual(bench.in_flight, 0)
+
+    def test_commit_waits_for_the_running_write(self) -> None:
+        bench = self.bench
+        bench.sync.held = True
+        incoming = bench.incoming()
+        incoming.feed(b"x" * (MEMORY_OCTETS + 1))
+        done = bench.commit(incoming)
+        self.assertEqual(len(bench.files()), 0)
+        while bench.sync.release():
+            bench.clock.advance(0)
+        self.successResultOf(done)
+        self.assertEqual([len(one) for one in bench.files()], [incoming_octets()])
+
+
+class BatchTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.bench = Bench(self.mktemp())
+        self.bench.sync.held = True
+
+    def commits(self, count: int) -> "list[Deferred[list[Delivered]]]":
+        return [
+            Deferred.fromCoroutine(self.bench.incoming().commit()) for _ in range(count)
+        ]
+
+    def test_messages_of_one_turn_share_a_job(self) -> None:
+        done = self.commits(5)
+        self.bench.clock.advance(0)
+        self.assertEqual(self.bench.sync.release(), 1)
+        for one in done:
+            self.assertEqual(len(self.successResultOf(one)), 1)
+        self.assertEqual(len(self.bench.files()), 5)
+
+    def test_messages_gather_while_all_jobs_are_busy(self) -> None:
+        done = []
+        for _ in range(20):
+            done += self.commits(1)
+            self.bench.clock.advance(0)
+        busy = self.bench.sync.release()
+        self.assertLess(busy, 10)
+        self.bench.clock.advance(0)
+        self.assertEqual(self.bench.sync.release(), 1)
+        for one in done:
+            self.successResultOf(one)
+
+    def test_one_failure_in_a_batch_is_only_its_own(self) -> None:
+        (good,) = self.commits(1)
+        bad = Deferred.fromCoroutine(
+            self.bench.incoming(Target("anna", "Missing")).commit()
+        )
+        self.bench.clock.advance(0)
+        self.bench.sync.release()
+        self.successResultOf(good)
+        self.failureResultOf(bad)
+        self.assertEqual(len(self.bench.files()), 1)
+
+    def test_bug_in_the_job_fails_each_message_for_now(self) -> None:
+        (done,) = self.commits(1)
+        os.rmdir(self.bench.root)
+        self.bench.root.write_bytes(b"no folder")
+        self.bench.clock.advance(0)
+        self.bench.sync.release()
+        self.failureResultOf(done, DeliveryFailed)
+        self.flushLoggedErrors()
+
+
+def incoming_octets() -> int:
+    return len(b"Delivered-To: anna@example.test\n") + MEMORY_OCTETS + 1
+
+
+def held(incoming: Incoming) -> int:
+    """The octets of a message that are in memory now."""
+    return incoming._held
