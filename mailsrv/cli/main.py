@@ -2,6 +2,8 @@
 
 import click
 
+from mailsrv.cli.accounts import account_group
+from mailsrv.cli.addresses import alias_group, domain_group, group_group
 from mailsrv.cli.check_config import check_config
 from mailsrv.cli.quickstart import quickstart
 
@@ -14,3 +16,7 @@ def main() -> None:
 
 main.add_command(check_config)
 main.add_command(quickstart)
+main.add_command(account_group)
+main.add_command(alias_group)
+main.add_command(group_group)
+main.add_command(domain_group)
