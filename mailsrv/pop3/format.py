@@ -1,0 +1,56 @@
+"""How messages go over the wire in POP3 (RFC 1939 section 3). Pure."""
+
+_END_OF_LINE = b"\r\n"
+
+
+class Stuffer:
+    """Makes a multi-line response of a message that comes in pieces of any size.
+
+    Lines that begin with a dot get a second one. NUL becomes 0x80: Outlook hangs on
+    a NUL, and RFC 5322 section 2.3 has no place for it.
+    """
+
+    def __init__(self) -> None:
+        self._tail = _END_OF_LINE  # the last two octets: a line begins behind them
+
+    def feed(self, piece: bytes) -> bytes:
+        """The octets to send for the next piece."""
+        before = self._tail
+        joined = before + piece.replace(b"\0", b"\x80")
+        self._tail = joined[-2:]
+        # The match needs both octets before the dot, so `before` stays as it is.
+        return joined.replace(b"\r\n.", b"\r\n..")[len(before) :]
+
+    def end(self) -> bytes:
+        """The octets that end the response; the last line may lack its CRLF."""
+        return b".\r\n" if self._tail == _END_OF_LINE else b"\r\n.\r\n"
+
+
+class Top:
+    """Cuts a message after its header and some lines (RFC 1939 section 7, TOP)."""
+
+    def __init__(self, lines: int) -> None:
+        self._lines = lines
+        self._header_ended = False
+        self._tail = _END_OF_LINE  # an empty first line ends an empty header
+        self.done = False
+
+    def feed(self, piece: bytes) -> bytes:
+        """What is wanted of the next piece; `done` tells that no more is."""
+        at = 0
+        if not self._header_ended:
+            before, joined = len(self._tail), self._tail + piece
+            found = joined.find(b"\r\n\r\n")
+            self._tail = joined[-3:]
+            if found < 0:
+                return piece
+            self._header_ended = True
+            at = found + 4 - before
+        while self._lines > 0:
+            end = piece.find(b"\n", at)
+            if end < 0:
+                return piece
+            at = end + 1
+            self._lines -= 1
+        self.done = True
+        return piece[:at]
