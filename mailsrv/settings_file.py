@@ -27,8 +27,8 @@ class Problem:
     allowed: str = ""
 
     def __str__(self) -> str:
-        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
-        return f"{self.key}: {self.wrong}{allowed}" if self.key else self.wrong
+        instead = f"; allowed: {self.allowed}" if self.allowed else ""
+        return f"{self.key}: {self.wrong}{instead}" if self.key else self.wrong
 
 
 class SettingsError(Exception):
@@ -99,7 +99,7 @@ class _Reader:
             if name in table:
                 values[name] = self.value(table[name], hints[name], key, field.metadata)
             elif field.default is attrs.NOTHING:
-                self.wrong(key, "is missing", _allowed(hints[name], field.metadata))
+                self.wrong(key, "is missing", allowed(hints[name], field.metadata))
         return cls(**values) if len(self.problems) == before else None
 
     def value(self, value: Any, hint: Any, key: str, metadata: Any) -> Any:
@@ -117,7 +117,7 @@ class _Reader:
             if hint is Path:
                 return self._folder / value
             return float(value) if hint is float else value
-        self.wrong(key, f"is {_shown(value)}", _allowed(hint, metadata))
+        self.wrong(key, f"is {_shown(value)}", allowed(hint, metadata))
         return None
 
 
@@ -141,8 +141,10 @@ def _in_range(value: float, metadata: Any) -> bool:
     return above and (most is None or value <= most) and value < 2**53
 
 
-def _allowed(hint: Any, metadata: Any) -> str:
+def allowed(hint: Any, metadata: Any) -> str:
     """Say in words what a key may hold."""
+    if get_origin(hint) in (types.UnionType, Union):
+        hint = get_args(hint)[0]
     if attrs.has(hint):
         return "a table"
     if get_origin(hint) is Literal:
