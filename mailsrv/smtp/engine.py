@@ -104,7 +104,7 @@ _NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
 _UNKNOWN = Reply(500, "5.5.1", "Command unknown")
 _BAD_LINE = Reply(500, "5.5.2", "Lines end with CR LF, and hold no other CR, LF, NUL")
 _LONG_LINE = Reply(500, "5.5.2", "Line too long")
-_TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
 _TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 _NOT_OFFERED = Reply(502, "5.5.1", "Not offered here")
 _TLS_IS_ON = Reply(503, "5.5.1", "TLS is on already")
@@ -193,7 +193,7 @@ class Engine:
         if not reply.positive:
             self._errors += 1
             if self._errors > self._profile.max_errors:
-                reply = _TOO_MANY_ERRORS
+                reply = TOO_MANY_ERRORS
         if then is not None and reply.positive:
             self._state = then
         match event:
@@ -306,7 +306,7 @@ class Engine:
             return Close("HTTP")
         self._unknown += 1
         if self._unknown > MAX_UNKNOWN_COMMANDS:
-            raise Refused(_TOO_MANY_ERRORS)
+            raise Refused(TOO_MANY_ERRORS)
         raise Refused(_UNKNOWN)
 
     def _out_of_place(self, verb: bytes) -> Reply:

@@ -170,6 +170,7 @@ class _Job:
     """A letter on its way through the steps of a batch."""
 
     letter: Letter
+    internal_date: float  # of all copies: links share their mtime
     staged: StagedFile | None = None
     copies: list[Delivered] = field(default_factory=list)
     error: StoreError | None = None
@@ -230,7 +231,8 @@ class Delivery:
         return outcomes
 
     def _deliver(self, letters: Sequence[Letter]) -> list[Outcome]:
-        jobs = [_Job(letter) for letter in letters]
+        now = self._now()
+        jobs = [_Job(letter, _internal_date(letter, now)) for letter in letters]
         # Step by step for all: the first fsync of a step brings along what the
         # others wait for (one commit of the file system's journal).
         for step in (self._write, self._sync, self._publish):
@@ -298,14 +300,13 @@ class Delivery:
 
     def _sync(self, job: _Job) -> None:
         assert job.staged is not None  # noqa: S101  # made by _write
-        internal_date = job.letter.targets[0].internal_date
-        job.staged.sync(self._now() if internal_date is None else internal_date)
+        job.staged.sync(job.internal_date)
 
     def _publish(self, job: _Job) -> None:
         """Name the file in every target; the first one last, by a rename."""
         staged = job.staged
         assert staged is not None  # noqa: S101  # made by _write
-        copies = [self._copy_for(target, staged) for target in job.letter.targets]
+        copies = [self._copy_for(target, job, staged) for target in job.letter.targets]
         for copy in copies[1:]:
             self._link(staged, copy)
             job.copies.append(copy)
@@ -313,7 +314,7 @@ class Delivery:
         self._disk.rename(staged.path, self._path(first))
         job.copies.insert(0, first)
 
-    def _copy_for(self, target: Target, staged: StagedFile) -> Delivered:
+    def _copy_for(self, target: Target, job: _Job, staged: StagedFile) -> Delivered:
         """Choose the name of a copy, and make its flags durable where need be."""
         base = maildir.base_name(
             self._names.next(),
@@ -325,7 +326,6 @@ class Delivery:
         if target.keywords:
             flags |= self._keyword_flags(target, base)
         name = maildir.MaildirName(base).with_flags(flags).format(info=bool(flags))
-        date = self._now() if target.internal_date is None else target.internal_date
         return Delivered(
             target,
             base,
@@ -333,7 +333,7 @@ class Delivery:
             not flags,
             staged.file_octets,
             staged.size_octets,
-            int(date),
+            int(job.internal_date),
             flags,
         )
 
@@ -423,6 +423,11 @@ class Delivery:
             self._short_of_space = free_octets < self._reserve_octets
         if self._short_of_space:
             raise DeliveryFailed("full")
+
+
+def _internal_date(letter: Letter, now: float) -> float:
+    date = letter.targets[0].internal_date
+    return now if date is None else date
 
 
 @lru_cache(4096)

@@ -9,7 +9,7 @@ from mailsrv.store.durable import AnyPath, Disk
 
 @dataclass
 class FaultyDisk(Disk):
-    """Fails one operation with `error` from its `after`-th call on; logs all calls.
+    """Fails one operation with `error` after `after` good calls; logs all calls.
 
     `operation` is the name of a method of `Disk`; "" fails nothing.
     """
@@ -19,11 +19,14 @@ class FaultyDisk(Disk):
     after: int = 0
     calls: list[str] = field(default_factory=list)
     short_write_octets: int | None = None  # so much is written before the error
+    once: bool = False  # later calls are good again
 
     def _enter(self, operation: str) -> None:
         self.calls.append(operation)
         if operation == self.operation:
             if self.after <= 0:
+                if self.once:
+                    self.operation = ""
                 raise OSError(self.error, os.strerror(self.error))
             self.after -= 1
 

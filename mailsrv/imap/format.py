@@ -1,0 +1,85 @@
+"""Writes what a server says (RFC 3501 sections 7 and 9)."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from mailsrv.imap import grammar
+from mailsrv.store import mutf7
+from mailsrv.store.values import FIRST_KEYWORD_BIT, SYSTEM_FLAGS
+
+MAX_QUOTED = 1024  # octets; longer strings go out as literals
+
+_MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_SYSTEM_FLAGS = [(name.encode("ascii"), bit) for name, bit in SYSTEM_FLAGS.items()]
+
+
+def literal(data: bytes) -> bytes:
+    return b"{%d}\r\n%b" % (len(data), data)
+
+
+def string(data: bytes) -> bytes:
+    """Return `data` as a quoted string, as a literal where it cannot be one."""
+    if len(data) > MAX_QUOTED or not data.isascii() or _unquotable(data):
+        return literal(data)
+    return b'"%b"' % data.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+
+def _unquotable(data: bytes) -> bool:
+    return b"\r" in data or b"\n" in data or b"\0" in data
+
+
+def astring(data: bytes) -> bytes:
+    """Return `data` bare if it can be an atom and is not NIL."""
+    if grammar.ATOM.fullmatch(data) and data.upper() != b"NIL":
+        return data
+    return string(data)
+
+
+def mailbox(name: str) -> bytes:
+    """Return a mailbox name in modified UTF-7."""
+    return astring(mutf7.encode(name))
+
+
+def text(words: str) -> bytes:
+    """Return human text as it may stand in a response: one line of ASCII."""
+    printable = (c if " " <= c <= "~" else "?" for c in words)
+    return "".join(printable).encode("ascii")
+
+
+def parenthesised(members: Iterable[bytes]) -> bytes:
+    return b"(%b)" % b" ".join(members)
+
+
+def date_time(utc_s: float) -> bytes:
+    """Return a date-time, in UTC."""
+    t = time.gmtime(utc_s)
+    return b'"%2d-%b-%04d %02d:%02d:%02d +0000"' % (
+        t.tm_mday,
+        _MONTHS[t.tm_mon - 1],
+        t.tm_year,
+        t.tm_hour,
+        t.tm_min,
+        t.tm_sec,
+    )
+
+
+def uid_set(uids: Iterable[int]) -> bytes:
+    """Return ascending or other UIDs as a set that keeps their order (RFC 4315)."""
+    spans: list[list[int]] = []
+    for uid in uids:
+        if spans and uid == spans[-1][1] + 1:
+            spans[-1][1] = uid
+        else:
+            spans.append([uid, uid])
+    return b",".join(b"%d" % a if a == b else b"%d:%d" % (a, b) for a, b in spans)
+
+
+def flag_list(mask: int, keywords: Sequence[str], *, recent: bool) -> bytes:
+    """Return the parenthesised names of a message's flags."""
+    names = [coded for coded, bit in _SYSTEM_FLAGS if mask & bit]
+    rest = mask >> FIRST_KEYWORD_BIT
+    if rest:
+        names += [k.encode() for n, k in enumerate(keywords) if rest >> n & 1]
+    if recent:
+        names.append(b"\\Recent")
+    return parenthesised(names)

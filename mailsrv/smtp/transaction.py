@@ -1,0 +1,251 @@
+"""One mail transaction: who may send to whom, and the way of the content.
+
+The decisions of MAIL and RCPT, the header block's trace fields and mends, and the
+delivery into all mailboxes before the 250. Waits for the router and the store;
+knows nothing of connections.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailsrv.accounts.addresses import InvalidAddress
+from mailsrv.accounts.directory import Account
+from mailsrv.routing.router import Disabled, Local, Outside, Router, Unknown
+from mailsrv.settings import SmtpSettings
+from mailsrv.smtp.content import TOO_BIG
+from mailsrv.smtp.events import Mail
+from mailsrv.smtp.header import Header, HeaderReader, Trace, date_time, received
+from mailsrv.smtp.header import protocol as protocol_of
+from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Reply
+from mailsrv.store.values import DeliveryFailed, StoreError, Target
+
+UNKNOWN_RECIPIENT = Reply(550, "5.1.1", "No such user here")
+DISABLED_RECIPIENT = Reply(550, "5.2.1", "This mailbox is disabled")
+NOT_AN_ADDRESS = Reply(501, "5.1.3", "That is not an address")
+NO_RELAY = Reply(550, "5.7.1", "Mail for that domain is not taken here")
+NO_QUEUE = Reply(
+    451, "4.3.0", "This server has no outbound queue yet: own domains only"
+)
+NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Such an address needs SMTPUTF8 in MAIL")
+MAILBOX_FULL = Reply(552, "5.2.2", "Mailbox full")
+MAILBOX_FULL_FOR_NOW = Reply(452, "4.2.2", "Mailbox full, try again later")
+NOT_YOUR_ADDRESS = Reply(553, "5.7.1", "You may not send as this address")
+NOT_YOUR_FROM = Reply(550, "5.7.1", "You may not send as the address in From")
+LOOP = Reply(554, "5.4.6", "Too many Received fields: a mail loop")
+DISK_FULL = Reply(452, "4.3.1", "Not enough disk space, try again later")
+
+
+class Incoming(Protocol):
+    """A message on its way into mailboxes: see mailsrv.mailboxes.incoming."""
+
+    @property
+    def full(self) -> bool: ...
+    def feed(self, data: bytes) -> None: ...
+    def drained(self) -> Awaitable[None]: ...
+    def commit(self) -> Awaitable[object]: ...
+    def abort(self) -> Awaitable[None]: ...
+
+
+class Mailboxes(Protocol):
+    """An account's mailboxes: see mailsrv.mailboxes.account."""
+
+    def has_room(self, octets: int) -> Awaitable[bool]: ...
+
+
+class MailStore(Protocol):
+    """Where mail is kept: see mailsrv.mailboxes.store."""
+
+    def account(self, account: Account) -> Mailboxes: ...
+    def receive(self, targets: Sequence[Target], header: bytes) -> Incoming: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all transactions of a service work with."""
+
+    service: str  # for the log
+    hostname: str
+    settings: SmtpSettings
+    router: Router
+    mail_store: MailStore
+    now: Callable[[], float]  # seconds since 1970
+
+
+@dataclass(slots=True)
+class Client:
+    """What is known of the peer."""
+
+    session: str
+    peer: str  # IP address; empty: a UNIX socket
+    submission: bool
+    name: str = ""  # as EHLO gave it
+    extended: bool = False
+    tls: str = ""  # version and cipher
+    account: Account | None = None
+
+
+class Transaction:
+    """From MAIL to the reply after the content. `abort` it in the end."""
+
+    def __init__(self, site: Site, client: Client, mail: Mail, name: str) -> None:
+        """`name` is unique for the transaction, here and elsewhere."""
+        self.name = name
+        self.mail = mail
+        self.recipients: list[str] = []
+        self.message_id = ""
+        self.refusal: Reply | None = None
+        self.begun_at_utc = site.now()
+        self._site = site
+        self._client = client
+        self._targets: dict[str, Target] = {}  # by folder: each mailbox once
+        self._header = HeaderReader()
+        self._incoming: Incoming | None = None
+
+    async def check_sender(self) -> Reply:
+        """Decide on MAIL."""
+        mail, account = self.mail, self._client.account
+        if mail.size_octets > self._site.settings.max_message_octets:
+            raise Refused(TOO_BIG)
+        # RFC 6409 section 6.1. Receipts and the like have no sender.
+        if self._client.submission and mail.reverse_path:
+            if account is None or not await self._site.router.may_send_as(
+                account, mail.reverse_path
+            ):
+                raise Refused(NOT_YOUR_ADDRESS)
+        return OK
+
+    async def add_recipient(self, forward_path: str) -> Reply:
+        """Decide on one RCPT."""
+        if not forward_path.isascii() and not self.mail.smtputf8:
+            raise Refused(NEEDS_SMTPUTF8)
+        try:
+            destination = await self._site.router.resolve(forward_path)
+        except InvalidAddress as error:
+            raise Refused(NOT_AN_ADDRESS) from error
+        match destination:
+            case Outside():
+                raise Refused(NO_QUEUE if self._client.submission else NO_RELAY)
+            case Unknown():
+                raise Refused(UNKNOWN_RECIPIENT)
+            case Disabled():
+                raise Refused(DISABLED_RECIPIENT)
+            case Local(address, accounts):
+                await self._check_room(accounts)
+                for account in accounts:
+                    self._targets.setdefault(
+                        account.folder,
+                        Target(account.folder, delivered_to=address.encode()),
+                    )
+        self.recipients.append(forward_path)
+        return OK
+
+    async def _check_room(self, accounts: Sequence[Account]) -> None:
+        """Refuse if all mailboxes are full.
+
+        One full mailbox of a group does not keep mail from the others, nor does its
+        owner silently miss it: that one goes beyond its quota.
+        """
+        for account in accounts:
+            if account.quota_octets is None:
+                return
+            mailboxes = self._site.mail_store.account(account)
+            if await mailboxes.has_room(self.mail.size_octets):
+                return
+        defer = self._site.settings.over_quota == "defer"
+        raise Refused(MAILBOX_FULL_FOR_NOW if defer else MAILBOX_FULL)
+
+    async def feed(self, octets: bytes) -> None:
+        """Take content. After a failure the rest goes nowhere."""
+        if self.refusal is not None:
+            return
+        if self._incoming is None:
+            parts = self._header.feed(octets)
+            if parts is None:
+                return
+            self._incoming, octets = await self._begin(*parts)
+        self._incoming.feed(octets)
+        if self._incoming.full:
+            await self._incoming.drained()
+
+    async def finish(self) -> Reply:
+        """Deliver; the reply is positive only when every copy is durable."""
+        if self.refusal is not None:
+            return self.refusal
+        if self._incoming is None:
+            self._incoming, body = await self._begin(*self._header.finish())
+            self._incoming.feed(body)
+        try:
+            await self._incoming.commit()
+        except DeliveryFailed as failed:
+            return DISK_FULL if failed.kind == "full" else LOCAL_ERROR
+        except StoreError:  # a mailbox went away meanwhile, or is locked for long
+            return LOCAL_ERROR
+        return Reply(250, "2.0.0", f"Ok, id {self.name}")
+
+    async def refuse(self, reply: Reply) -> None:
+        """Settle the message's reply; what comes of it goes nowhere."""
+        self.refusal = reply
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Take back what was begun."""
+        incoming, self._incoming = self._incoming, None
+        self._header = HeaderReader()
+        if incoming is not None:
+            await incoming.abort()
+
+    async def _begin(self, fields: bytes, body: bytes) -> tuple[Incoming, bytes]:
+        """Settle the header block, and open the delivery with it."""
+        header = Header.of(fields)
+        self.message_id = header.value(b"message-id")
+        if header.count(b"received") > self._site.settings.max_received:
+            raise Refused(LOOP)
+        # RFC 5321 section 4.4: only the last server sets Return-Path, we.
+        settled = header.without((b"return-path",))
+        if self._client.submission:
+            settled = await self._mended(header)
+        self._header = HeaderReader()
+        reverse_path = f"Return-Path: <{self.mail.reverse_path}>\r\n".encode()
+        block = b"".join((reverse_path, self._received(), settled, b"\r\n"))
+        return self._site.mail_store.receive([*self._targets.values()], block), body
+
+    async def _mended(self, header: Header) -> bytes:
+        """Check whose name is in the header, and make it whole (RFC 6409 8)."""
+        account = self._client.account
+        for address in header.senders():
+            if account is None or not await self._site.router.may_send_as(
+                account, address
+            ):
+                raise Refused(NOT_YOUR_FROM)
+        added = []
+        if not header.count(b"date"):
+            added.append(f"Date: {date_time(self._site.now())}\r\n")
+        if not header.count(b"from") and account is not None:
+            sender = self.mail.reverse_path or account.name
+            added.append(f"From: <{sender}>\r\n")
+        if not header.count(b"message-id"):
+            self.message_id = f"<{self.name}@{self._site.hostname}>"
+            added.append(f"Message-ID: {self.message_id}\r\n")
+        # RFC 5322 section 3.6.3: the others must not learn of them.
+        kept = header.without((b"bcc", b"resent-bcc", b"return-path"))
+        return "".join(added).encode() + kept
+
+    def _received(self) -> bytes:
+        client = self._client
+        trace = Trace(
+            client_name=client.name,
+            peer=client.peer,
+            hostname=self._site.hostname,
+            protocol=protocol_of(
+                extended=client.extended,
+                utf8=self.mail.smtputf8,
+                tls=bool(client.tls),
+                authenticated=client.account is not None,
+            ),
+            tls=client.tls,
+            transaction=self.name,
+            forward_path=self.recipients[0] if len(self.recipients) == 1 else "",
+            date=date_time(self._site.now()),
+        )
+        return received(trace)
