@@ -74,7 +74,8 @@ class Changes:
     added: Sequence[Change] = ()
     flagged: Sequence[Change] = ()
     expunged: Sequence[UID] = ()
-    keywords: Sequence[str] | None = None  # all of them, if the list grew
+    keywords: Sequence[str] | None = None  # all of them, if the list changed
+    rebuilt: bool = False  # history is lost: open the mailbox anew, compare by UID
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,255 @@
+"""Ready bytes: what is dear to compute of a message, kept in the index.
+
+All of it can be computed again, so it is written in commits that are not synced,
+and any thread may fill what is missing.
+"""
+
+import mmap
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+
+from mailsrv.mime.header import MAX_HEADER, select
+from mailsrv.mime.served import to_crlf
+from mailsrv.mime.structure import load
+from mailsrv.mime.summary import Summary, summary
+from mailsrv.store.index import unsynced
+from mailsrv.store.maildir import Entry, open_file, path_of
+from mailsrv.store.values import MessageGone
+
+BATCH_MESSAGES = 50  # in one transaction
+BATCH_OCTETS = 4 * 1024 * 1024  # of files read for one transaction
+MAX_HEADER_KEYS = 8  # sets of fields that are kept: some kinds of client each
+_MAPPED_OCTETS = 1024 * 1024  # a larger file is mapped, not read into memory
+
+
+def header_key(names: Iterable[bytes], *, exclude: bool = False) -> bytes:
+    """Name a set of header fields, however a client orders and spells it."""
+    joined = b" ".join(sorted({name.lower() for name in names}))
+    return b"!" + joined if exclude else joined
+
+
+def select_key(content: bytes, structure: bytes, key: bytes) -> bytes:
+    """Return the fields of a set, ready for the wire.
+
+    `content` is a message's file, or as much of it as holds the header.
+    """
+    served = load(structure).served_body
+    header = to_crlf(content)[:served]
+    exclude = key.startswith(b"!")
+    return select(header, set(key.lstrip(b"!").split()), exclude=exclude)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfilled:
+    """A message whose ready bytes are to be computed."""
+
+    mailbox: int
+    uid: int
+    entry: Entry
+    content: int
+    size_octets: int
+    exact: bool
+
+
+def unfilled(
+    connection: sqlite3.Connection, mailbox: int, uids: Sequence[int]
+) -> list[Unfilled]:
+    """Find those of `uids` that have no ready bytes."""
+    return [
+        Unfilled(
+            mailbox, uid, Entry(base + info, bool(in_new)), content, size, bool(exact)
+        )
+        for uid, in_new, base, info, content, size, exact in connection.execute(
+            "SELECT uid, in_new, base, info, content, m.size_octets, exact"
+            " FROM message m LEFT JOIN content c ON c.id = content"
+            " WHERE mailbox = ? AND uid IN (SELECT value FROM json_each(?))"
+            " AND (c.id IS NULL OR NOT exact)",
+            (mailbox, dumps(list(uids))),
+        )
+    ]
+
+
+@contextmanager
+def mapped(fd: int) -> Iterator[bytes | mmap.mmap]:
+    """Give the content of an open file.
+
+    A large one is mapped, so that its parsing costs no memory of ours. Files of a
+    Maildir are never changed in place; one that shrinks while mapped is fatal.
+    """
+    octets = os.fstat(fd).st_size
+    if octets <= _MAPPED_OCTETS:
+        yield os.read(fd, octets)  # a regular file is read whole, or shrank
+        return
+    with closing(mmap.mmap(fd, octets, access=mmap.ACCESS_READ)) as content:
+        yield content
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Ready bytes of one message, on the way to the index."""
+
+    message: Unfilled
+    summary: Summary
+    fields: tuple[tuple[int, bytes], ...]
+
+
+def header_keys(connection: sqlite3.Connection) -> list[tuple[int, bytes]]:
+    """Return the sets of header fields that are kept for each message."""
+    return connection.execute("SELECT id, key FROM header_key").fetchall()
+
+
+def read_message(
+    directory: Path, message: Unfilled, keys: Sequence[tuple[int, bytes]]
+) -> Filled:
+    """Compute the ready bytes of a message. The file may be gone: OSError."""
+    fd = open_file(path_of(directory, message.entry))
+    try:
+        with mapped(fd) as content:
+            found = summary(content)
+            fields: tuple[tuple[int, bytes], ...] = ()
+            if keys:
+                head = content[:MAX_HEADER]
+                fields = tuple(
+                    (number, select_key(head, found.structure, key))
+                    for number, key in keys
+                )
+    finally:
+        os.close(fd)
+    return Filled(message, found, fields)
+
+
+def write(connection: sqlite3.Connection, filled: Sequence[Filled]) -> None:
+    """Put ready bytes into the index, and correct sizes that were guessed."""
+    with unsynced(connection):
+        for ready in filled:
+            message, found = ready.message, ready.summary
+            connection.execute(
+                "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    message.content,
+                    found.size_octets,
+                    found.sent.at_utc if found.sent else None,
+                    found.sent.day if found.sent else None,
+                    found.envelope,
+                    found.body,
+                    found.bodystructure,
+                    found.structure,
+                    found.checkpoints,
+                ),
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO header_fields VALUES (?, ?, ?)",
+                [(message.content, key, value) for key, value in ready.fields],
+            )
+            if not message.exact or message.size_octets != found.size_octets:
+                _correct(connection, message, found.size_octets)
+
+
+def _correct(
+    connection: sqlite3.Connection, message: Unfilled, size_octets: int
+) -> None:
+    """Settle RFC822.SIZE of a message whose name said nothing, or lied."""
+    key = (message.mailbox, message.uid)
+    changed = connection.execute(
+        "UPDATE message SET size_octets = ?, exact = 1"
+        " WHERE mailbox = ? AND uid = ? AND size_octets = ?",
+        (size_octets, *key, message.size_octets),
+    )
+    if changed.rowcount:  # not expunged, not corrected by another thread
+        connection.execute(
+            "UPDATE mailbox SET octets = octets + ? WHERE id = ?",
+            (size_octets - message.size_octets, message.mailbox),
+        )
+
+
+def fill(
+    connection: sqlite3.Connection, directory: Path, messages: Sequence[Unfilled]
+) -> None:
+    """Compute and write the ready bytes of `messages`, in short transactions.
+
+    A file that is not where the index has it is passed over: sync knows what
+    became of it.
+    """
+    keys = header_keys(connection)
+    batch: list[Filled] = []
+    octets = 0
+    for message in messages:
+        try:
+            batch.append(read_message(directory, message, keys))
+        except (FileNotFoundError, MessageGone):
+            continue
+        octets += batch[-1].summary.file_octets
+        if len(batch) >= BATCH_MESSAGES or octets >= BATCH_OCTETS:
+            write(connection, batch)
+            batch, octets = [], 0
+    if batch:
+        write(connection, batch)
+
+
+def kept_fields(
+    connection: sqlite3.Connection, mailbox: int, uids: Sequence[int], key: bytes
+) -> dict[int, bytes]:
+    """Return a set of header fields of the messages of which it is kept."""
+    return dict(
+        connection.execute(
+            "SELECT uid, value FROM message JOIN header_fields USING (content)"
+            " WHERE mailbox = ?1 AND uid IN (SELECT value FROM json_each(?2))"
+            " AND key = (SELECT id FROM header_key WHERE key = ?3)"
+            " UNION ALL"
+            " SELECT uid, value FROM expunged JOIN header_fields USING (content)"
+            " WHERE mailbox = ?1 AND uid IN (SELECT value FROM json_each(?2))"
+            " AND key = (SELECT id FROM header_key WHERE key = ?3)",
+            (mailbox, dumps(list(uids)), key),
+        )
+    )
+
+
+def make_fields(
+    connection: sqlite3.Connection,
+    directory: Path,
+    mailbox: int,
+    uids: Sequence[int],
+    key: bytes,
+) -> dict[int, bytes]:
+    """Return a set of header fields that is not kept; keep it from now on.
+
+    Unless `MAX_HEADER_KEYS` sets are kept already. A message whose file is not
+    found is left out.
+    """
+    with unsynced(connection):
+        connection.execute(
+            "INSERT OR IGNORE INTO header_key (key) SELECT ?"
+            " WHERE (SELECT count(*) FROM header_key) < ?",
+            (key, MAX_HEADER_KEYS),
+        )
+    fill(connection, directory, unfilled(connection, mailbox, uids))
+    found = kept_fields(connection, mailbox, uids, key)
+    number = dict((k, n) for n, k in header_keys(connection)).get(key)
+    made: list[tuple[int, int | None, bytes]] = []
+    for uid, base, info, in_new, content, structure in connection.execute(
+        "SELECT uid, base, info, in_new, content, structure"
+        " FROM message JOIN content c ON c.id = content"
+        " WHERE mailbox = ? AND uid IN (SELECT value FROM json_each(?))",
+        (mailbox, dumps([uid for uid in uids if uid not in found])),
+    ).fetchall():
+        try:
+            fd = open_file(path_of(directory, Entry(base + info, bool(in_new))))
+        except (FileNotFoundError, MessageGone):
+            continue
+        try:
+            head = os.pread(fd, min(load(structure).served_body, MAX_HEADER), 0)
+        finally:
+            os.close(fd)
+        found[uid] = select_key(head, structure, key)
+        made.append((content, number, found[uid]))
+    if number is not None and made:
+        with unsynced(connection):
+            connection.executemany(
+                "INSERT OR IGNORE INTO header_fields VALUES (?, ?, ?)", made
+            )
+    return found

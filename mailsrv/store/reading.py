@@ -1,0 +1,207 @@
+"""Reading messages: columns of the index, header fields, and octets of files.
+
+Nothing here waits for a lock or writes what must last; it runs in any thread.
+"""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from json import dumps
+from pathlib import Path
+
+from mailsrv.mime.served import STEP, seek, to_crlf
+from mailsrv.mime.structure import Part, load
+from mailsrv.mime.summary import summary
+from mailsrv.store.content import mapped
+from mailsrv.store.index import Box
+from mailsrv.store.maildir import Entry, open_file, path_of, scan
+from mailsrv.store.values import UID, MessageGone, Row
+
+# What `rows` can be asked for; "m" is the message, "c" its ready bytes.
+COLUMNS = {
+    "size_octets": "m.size_octets",
+    "internal_date": "m.internal_date",
+    "email_id": "coalesce(m.email_id, m.base)",
+    "sent_at": "c.sent_at",
+    "sent_day": "c.sent_day",
+    "envelope": "c.envelope",
+    "body": "c.body",
+    "bodystructure": "c.bodystructure",
+    "structure": "c.structure",
+}
+
+
+def live_rows(
+    connection: sqlite3.Connection,
+    mailbox: int,
+    uids: Sequence[int],
+    columns: Sequence[str],
+) -> tuple[list[Row], list[int]]:
+    """Return the rows that are complete, and the UIDs that must be filled first."""
+    ready = any(COLUMNS[column].startswith("c.") for column in columns)
+    exact = "size_octets" in columns
+    rows: list[Row] = []
+    missing: list[int] = []
+    selected = "".join(", " + COLUMNS[column] for column in columns)
+    # `selected` is made of constants of this module.
+    statement = (
+        f"SELECT m.uid, m.exact, c.id NOT NULL{selected} FROM message m"  # noqa: S608
+        " LEFT JOIN content c ON c.id = m.content WHERE"
+        if ready
+        else f"SELECT m.uid, m.exact, 1{selected} FROM message m WHERE"  # noqa: S608
+    )
+    for uid, is_exact, is_ready, *values in connection.execute(
+        f"{statement} m.mailbox = ?"  # noqa: S608  # constants, as said
+        " AND m.uid IN (SELECT value FROM json_each(?)) ORDER BY m.uid",
+        (mailbox, dumps(list(uids))),
+    ):
+        if (exact and not is_exact) or not is_ready:
+            missing.append(uid)
+        else:
+            rows.append(Row(UID(uid), dict(zip(columns, values, strict=True))))
+    return rows, missing
+
+
+def expunged_rows(
+    connection: sqlite3.Connection,
+    mailbox: int,
+    uids: Sequence[int],
+    columns: Sequence[str],
+) -> list[Row]:
+    """Return rows of expunged messages of which some session is not told yet."""
+    selected = "".join(
+        ", " + COLUMNS[column].replace("coalesce(m.email_id, m.base)", "m.email_id")
+        for column in columns
+    )
+    ready = any(COLUMNS[column].startswith("c.") for column in columns)
+    return [
+        Row(UID(uid), dict(zip(columns, values, strict=True)))
+        for uid, *values in connection.execute(
+            f"SELECT m.uid{selected}"  # noqa: S608  # constants of this module
+            " FROM expunged m LEFT JOIN content c ON c.id = m.content"
+            " WHERE m.mailbox = ? AND m.uid IN (SELECT value FROM json_each(?))"
+            " AND m.content NOT NULL AND (c.id NOT NULL OR NOT ?)",
+            (mailbox, dumps(list(uids)), ready),
+        )
+    ]
+
+
+class MessageFile:
+    """An open message; `read` gives octets as they are served, from any place.
+
+    Close it. Once open it can be read to its end, even if it is expunged.
+    """
+
+    def __init__(
+        self, fd: int, size_octets: int, structure: bytes, checkpoints: bytes
+    ) -> None:
+        self.size_octets = size_octets
+        self._fd = fd
+        self._structure = structure
+        self._checkpoints = checkpoints
+        self._reached = (0, 0)  # where the last read ended: in the file, as served
+
+    def structure(self) -> Part:
+        """Return the tree of the message's parts; their offsets are for `read`."""
+        return load(self._structure)
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return `count` served octets from `offset`, fewer only at the end.
+
+        Costs what it returns, not what lies before it.
+        """
+        place, served = seek(self._checkpoints, offset)
+        if served <= self._reached[1] <= offset:
+            place, served = self._reached
+        after_cr = place > 0 and os.pread(self._fd, 1, place - 1) == b"\r"
+        pieces: list[bytes] = []
+        left = count
+        while left > 0 and (raw := os.pread(self._fd, min(STEP, left + 1), place)):
+            piece = to_crlf(raw, after_cr=after_cr)
+            wanted = piece[max(0, offset - served) :][:left]
+            pieces.append(wanted)
+            left -= len(wanted)
+            after_cr = raw.endswith(b"\r")
+            if left:
+                place += len(raw)
+                served += len(piece)
+        self._reached = (place, served)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> "MessageFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def find(directory: Path, base: bytes) -> Entry | None:
+    """Look for the file of a base name, which another program has renamed."""
+    for _ in range(2):  # one scan may miss a file that is renamed just then
+        for in_new, sub in ((True, "new"), (False, "cur")):
+            name = scan(directory / sub).names.get(base)
+            if name is not None:
+                return Entry(name, in_new)
+    return None
+
+
+def open_entry(directory: Path, entry: Entry) -> int:
+    """Open a message's file, by whatever name it has now. Raises MessageGone."""
+    for _ in range(3):
+        try:
+            return open_file(path_of(directory, entry))
+        except FileNotFoundError:
+            found = find(directory, entry.name.partition(b":")[0])
+            if found is None:
+                break
+            entry = found
+    raise MessageGone("the message is gone")
+
+
+def unindexed_file(fd: int) -> MessageFile:
+    """Make a file ready of which the index has no structure."""
+    with mapped(fd) as content:
+        made = summary(content)
+    return MessageFile(fd, made.size_octets, made.structure, made.checkpoints)
+
+
+def file_row(
+    connection: sqlite3.Connection, mailbox: int, uid: int
+) -> tuple[Entry, int, bytes | None, bytes] | None:
+    """Return file, size, structure (None: not filled) and checkpoints."""
+    row = connection.execute(
+        "SELECT base, info, in_new, c.size_octets, c.structure, c.checkpoints"
+        " FROM message m LEFT JOIN content c ON c.id = m.content"
+        " WHERE m.mailbox = ? AND m.uid = ?",
+        (mailbox, uid),
+    ).fetchone()
+    if row is None:
+        return None
+    return Entry(row[0] + row[1], bool(row[2])), row[3], row[4], row[5]
+
+
+def guessed_sizes(connection: sqlite3.Connection, mailbox: int) -> list[int]:
+    """Return the UIDs of messages whose RFC822.SIZE is not known."""
+    rows = connection.execute(
+        "SELECT uid FROM message WHERE mailbox = ? AND NOT exact", (mailbox,)
+    )
+    return [uid for (uid,) in rows]
+
+
+def uidls(connection: sqlite3.Connection, box: Box) -> list[tuple[UID, bytes, int]]:
+    """Return UID, UIDL and size in POP3's order.
+
+    The UIDL of the uidlist's P field, else what Dovecot makes by default: so no
+    client downloads anything again. Messages with an O field come first, as there.
+    """
+    return [
+        (UID(uid), uidl or b"%08x%08x" % (uid, box.uid_validity), size)
+        for uid, uidl, size in connection.execute(
+            "SELECT uid, pop3_uidl, size_octets FROM message WHERE mailbox = ?"
+            " ORDER BY pop3_order IS NULL, pop3_order, uid",
+            (box.id,),
+        )
+    ]

@@ -1,0 +1,116 @@
+"""The tables of an account's index, one SQLite file. All of it can be rebuilt.
+
+The truth stands in the Maildir (content, flags) and in the uidlists (UIDs); what
+is here is a copy of those, and what is dear to compute. So a file of another
+version is thrown away, not migrated.
+"""
+
+VERSION = 1  # in PRAGMA user_version; another value: the file is made anew
+
+PAGE_CACHE_KIB = 256  # for each connection
+WAL_PAGES = 1000  # between two checkpoints: 4 MB
+
+# `mailbox`: one row for each mailbox that was opened since the index exists.
+# mod_seq is the highest given out (RFC 7162 section 3.1.2); below history_floor
+# the tombstones are gone. What follows is the uidlist and the folders as last read:
+# if they are still the same, nothing was changed from outside.
+#
+# `message`: thin rows, so that opening, COPY and MOVE are cheap. The file is
+# (new if in_new else cur)/base+info. content is a number that exists before the
+# row that it names, since ready bytes are written later. email_id is NULL where it
+# is the base name. size_octets is RFC822.SIZE if exact, else a guess for the quota.
+#
+# `expunged`: tombstones; content is NULL once every session was told.
+#
+# `header_key`: the sets of header fields that clients ask for, most of all one for
+# each kind of client. `header_fields`: those fields of a message, ready for the wire.
+#
+# `intent`: a MOVE on its way, written before the first rename, so that after a crash
+# ids follow the file.
+SCHEMA = """
+CREATE TABLE mailbox (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    uid_validity INTEGER NOT NULL,
+    uid_next INTEGER NOT NULL,
+    mod_seq INTEGER NOT NULL,
+    history_floor INTEGER NOT NULL,
+    recent_uid INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    octets INTEGER NOT NULL,
+    mailbox_id TEXT NOT NULL,
+    uidlist_inode INTEGER NOT NULL,
+    uidlist_octets INTEGER NOT NULL,
+    uidlist_mtime_ns INTEGER NOT NULL,
+    uidlist_last_uid INTEGER NOT NULL,
+    uidlist_broken INTEGER NOT NULL,
+    new_mtime_ns INTEGER NOT NULL,
+    cur_mtime_ns INTEGER NOT NULL,
+    new_settled INTEGER NOT NULL,
+    cur_settled INTEGER NOT NULL
+);
+CREATE TABLE message (
+    mailbox INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    mod_seq INTEGER NOT NULL,
+    in_new INTEGER NOT NULL,
+    base BLOB NOT NULL,
+    info BLOB NOT NULL,
+    size_octets INTEGER NOT NULL,
+    exact INTEGER NOT NULL,
+    internal_date INTEGER NOT NULL,
+    content INTEGER NOT NULL,
+    email_id BLOB,
+    pop3_uidl BLOB,
+    pop3_order INTEGER,
+    PRIMARY KEY (mailbox, uid)
+) WITHOUT ROWID;
+CREATE INDEX message_mod_seq ON message (mailbox, mod_seq);
+CREATE INDEX message_base ON message (mailbox, base);
+CREATE INDEX message_content ON message (content);
+CREATE INDEX message_new ON message (mailbox) WHERE in_new;
+CREATE TABLE expunged (
+    mailbox INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    mod_seq INTEGER NOT NULL,
+    at_utc INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    size_octets INTEGER NOT NULL,
+    internal_date INTEGER NOT NULL,
+    content INTEGER,
+    email_id BLOB NOT NULL,
+    PRIMARY KEY (mailbox, uid)
+) WITHOUT ROWID;
+CREATE INDEX expunged_mod_seq ON expunged (mailbox, mod_seq);
+CREATE INDEX expunged_content ON expunged (mailbox) WHERE content NOT NULL;
+CREATE TABLE content (
+    id INTEGER PRIMARY KEY,
+    size_octets INTEGER NOT NULL,
+    sent_at INTEGER,
+    sent_day INTEGER,
+    envelope BLOB NOT NULL,
+    body BLOB NOT NULL,
+    bodystructure BLOB NOT NULL,
+    structure BLOB NOT NULL,
+    checkpoints BLOB NOT NULL
+);
+CREATE TABLE next_content (id INTEGER NOT NULL);
+INSERT INTO next_content VALUES (1);
+CREATE TABLE header_key (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE);
+CREATE TABLE header_fields (
+    content INTEGER NOT NULL,
+    key INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (content, key)
+) WITHOUT ROWID;
+CREATE TABLE intent (
+    source TEXT NOT NULL,
+    target TEXT NOT NULL,
+    old_base BLOB NOT NULL,
+    new_base BLOB NOT NULL,
+    email_id BLOB NOT NULL,
+    content INTEGER NOT NULL,
+    PRIMARY KEY (target, new_base)
+) WITHOUT ROWID;
+"""
