@@ -2,14 +2,15 @@
 
 A message is written once to `tmp/` of its first target, synced, linked to the other
 targets and renamed into `new/` (or `cur/` if it has flags); then each folder is
-synced, once for all messages of a batch. No UID is given here. What is called
-content has LF line ends, as it shall stand in the file.
+synced, once for all messages of a batch. No UID is given here and no lock is taken:
+a target's keywords, which need one, are set with the UID. What is called content has
+LF line ends, as it shall stand in the file.
 """
 
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,13 +18,10 @@ from pathlib import Path
 
 from mailsrv.store import maildir, names
 from mailsrv.store.durable import DISK, Disk, sync_folder
-from mailsrv.store.keywords import LETTERS_MASK, Keywords
-from mailsrv.store.locks import UidlistLock
 from mailsrv.store.values import (
     Delivered,
     DeliveryFailed,
     FailureKind,
-    LockHeld,
     NoSuchMailbox,
     StoreError,
     Target,
@@ -221,9 +219,9 @@ class Delivery:
     def deliver(self, letters: Sequence[Letter]) -> list[Outcome]:
         """Deliver a batch; return the outcome of each letter in order.
 
-        An outcome that is no list is DeliveryFailed, NoSuchMailbox, LockHeld or
-        another StoreError, and nothing of that letter is left behind. A letter's
-        staged file is gone on return, but after LockHeld: it can be tried again.
+        An outcome that is no list is DeliveryFailed, NoSuchMailbox or InvalidName,
+        and nothing of that letter is left behind. A letter's staged file is gone on
+        return, whatever the outcome.
         """
         outcomes: list[Outcome] = []
         for first in range(0, len(letters), MAX_BATCH):
@@ -258,6 +256,17 @@ class Delivery:
                     if found is not None:
                         _unlink(maildir.path_of(directory, maildir.Entry(found, False)))
 
+    def clean(self) -> Generator[None, None, int]:
+        """Run `clean_tmp` on each folder of each account, one a step."""
+        removed = 0
+        for account in sorted(os.listdir(self._mail_root)):
+            root = self.maildir_of(account)
+            if root.is_dir():
+                for name in names.mailboxes(root):
+                    removed += self.clean_tmp(names.directory(root, name))
+                    yield
+        return removed
+
     def clean_tmp(self, directory: Path) -> int:
         """Remove what crashed writers left in `tmp/` long ago; return how many."""
         removed = 0
@@ -285,8 +294,7 @@ class Delivery:
     def _take_back(self, job: _Job) -> None:
         self.undo(job.copies)
         job.copies.clear()
-        again = isinstance(job.error, LockHeld) and job.staged is job.letter.content
-        if job.staged is not None and not again:
+        if job.staged is not None:
             job.staged.discard()
 
     def _write(self, job: _Job) -> None:
@@ -315,37 +323,24 @@ class Delivery:
         job.copies.insert(0, first)
 
     def _copy_for(self, target: Target, job: _Job, staged: StagedFile) -> Delivered:
-        """Choose the name of a copy, and make its flags durable where need be."""
+        """Choose the name of a copy."""
         base = maildir.base_name(
             self._names.next(),
             staged.file_octets,
             staged.size_octets,
             target.delivery_id,
         )
-        flags = target.flags
-        if target.keywords:
-            flags |= self._keyword_flags(target, base)
-        name = maildir.MaildirName(base).with_flags(flags).format(info=bool(flags))
+        name = maildir.MaildirName(base, maildir.to_letters(target.flags))
         return Delivered(
             target,
             base,
-            name,
-            not flags,
+            name.format(info=bool(target.flags)),
+            not target.flags,
             staged.file_octets,
             staged.size_octets,
             int(job.internal_date),
-            flags,
+            target.flags,
         )
-
-    def _keyword_flags(self, target: Target, base: bytes) -> int:
-        directory = self.directory_of(target)
-        keywords = Keywords(directory, self._disk)
-        with UidlistLock(directory, self._disk):
-            keywords.refresh()
-            flags = keywords.ensure(target.keywords)
-            if flags & ~LETTERS_MASK:
-                keywords.set_extra({base: flags})
-        return flags
 
     def _link(self, staged: StagedFile, copy: Delivered) -> None:
         path = self._path(copy)

@@ -40,7 +40,7 @@ class Target:
     mailbox: str = "INBOX"
     delivered_to: bytes | None = None  # value of a Delivered-To field
     flags: int = 0  # system flags only
-    keywords: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()  # set when the copy gets its UID
     internal_date: float | None = None  # seconds since 1970; None: now
     delivery_id: str | None = None  # queue id and recipient: finds a repeat
 
@@ -56,7 +56,7 @@ class Delivered:
     file_octets: int
     size_octets: int  # as served, with CRLF
     internal_date: int  # seconds since 1970: the file's mtime
-    flags: int  # mask of the target mailbox
+    flags: int  # system flags only
 
 
 Change = tuple[UID, int, int]

@@ -20,14 +20,11 @@ from mailsrv.store.delivery import (
     StagedFile,
 )
 from mailsrv.store.durable import Disk
-from mailsrv.store.keywords import Keywords
-from mailsrv.store.locks import UidlistLock
-from mailsrv.store.maildir import parse, scan
+from mailsrv.store.maildir import parse
 from mailsrv.store.values import (
     SEEN,
     Delivered,
     InvalidName,
-    LockHeld,
     NoSuchMailbox,
     Target,
 )
@@ -137,23 +134,6 @@ class DeliveryTests(DeliveryCase):
         self.assertFalse(copy.in_new)
         self.assertEqual((path.stat().st_mtime, copy.internal_date), (date, date))
 
-    def test_keywords_are_known_before_the_name_uses_them(self) -> None:
-        self.copies(CONTENT, ANNA)
-        target = Target("anna@example.test", keywords=("$Forwarded", "work"))
-        (copy,) = self.copies(CONTENT, target)
-        self.assertTrue(copy.name.endswith(b":2,ab"), copy.name)
-        keywords = Keywords(self.delivery.directory_of(ANNA))
-        keywords.refresh()
-        self.assertEqual(keywords.flags(["$Forwarded", "work"]), copy.flags)
-
-    def test_keywords_past_z_are_kept_by_base_name(self) -> None:
-        self.copies(CONTENT, ANNA)
-        names = tuple(f"k{n}" for n in range(30))
-        (copy,) = self.copies(CONTENT, Target("anna@example.test", keywords=names))
-        keywords = Keywords(self.delivery.directory_of(ANNA))
-        keywords.refresh()
-        self.assertEqual(keywords.extra[copy.base] >> 31, 0b1111)
-
     def test_mailbox_of_that_name(self) -> None:
         target = Target("anna@example.test", "A/ü")
         self.assertIsInstance(self.outcome(CONTENT, target), NoSuchMailbox)
@@ -205,6 +185,22 @@ class DeliveryTests(DeliveryCase):
         self.assertEqual(os.listdir(directory / "tmp"), ["young"])
         self.assertEqual(self.delivery.clean_tmp(directory / "none"), 0)
 
+    def test_all_folders_are_cleaned(self) -> None:
+        self.copies(CONTENT, ANNA, BOB)
+        (self.root / "stray").touch()
+        sent = self.delivery.maildir_of("bob@example.test") / ".Sent"
+        maildir.create(sent)
+        for directory in (self.delivery.directory_of(ANNA), sent):
+            (directory / "tmp/old").touch()
+            os.utime(directory / "tmp/old", (5, 5))
+        steps = self.delivery.clean()
+        count = 0
+        with self.assertRaises(StopIteration) as stopped:
+            while True:
+                next(steps)
+                count += 1
+        self.assertEqual((count, stopped.exception.value), (3, 2))
+
 
 class StagedFileTests(DeliveryCase):
     def test_staged_file_is_delivered(self) -> None:
@@ -242,19 +238,6 @@ class StagedFileTests(DeliveryCase):
             self.assertEqual(
                 outcome[0].size_octets, len(content) + content.count(b"\n")
             )
-
-    def test_letter_can_be_tried_again_after_a_lock(self) -> None:
-        self.copies(CONTENT, ANNA)
-        target = Target("anna@example.test", keywords=("work",))
-        staged = self.delivery.stage(target)
-        staged.write(CONTENT)
-        directory = self.delivery.directory_of(ANNA)
-        with UidlistLock(directory):
-            self.assertIsInstance(self.outcome(staged, target), LockHeld)
-            self.assertIsInstance(self.outcome(CONTENT, target), LockHeld)
-        self.copies(staged, target)
-        self.assertEqual(len(self.messages(ANNA)), 2)
-        self.assertEqual(len(scan(directory / "cur").names), 1)
 
     def test_no_descriptor_stays_open(self) -> None:
         self.copies(CONTENT, ANNA)
