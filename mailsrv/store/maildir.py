@@ -243,8 +243,8 @@ def part_doubles(directory: Path, kept: Entry, double: Entry, new_base: bytes) -
         if os.path.samestat(os.lstat(first), os.lstat(second)):
             os.unlink(second)
         else:
-            name = replace(parse(double.name), base=new_base)
-            new_name = name.format(info=not double.in_new)
+            _, colon, info = double.name.partition(b":")
+            new_name = new_base + colon + info  # new/ can hold flags as well
             os.rename(second, path_of(directory, Entry(new_name, double.in_new)))
     except FileNotFoundError:
         return False

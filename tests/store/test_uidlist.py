@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.store.uidlist import Mark, Record, Uidlist
 from mailsrv.store.uidvalidity import next_uid_validity
-from mailsrv.store.values import MAX_UID, UID, StoreError
+from mailsrv.store.values import MAX_UID, UID, LockHeld, StoreError
 from tests.store.faulty import FaultyDisk
 
 G = "0123456789abcdef0123456789abcdef"
@@ -402,6 +403,40 @@ class ModelTests(UidlistCase):
             uids = uidlist.append([(base, b"") for base in bases])
         known.update(zip(bases, uids, strict=True))
         return uids
+
+
+class ThreadsTests(UidlistCase):
+    def test_no_uid_is_given_twice(self) -> None:
+        """Four writers at once, each with a view of its own of the file."""
+
+        def append(writer: int) -> list[tuple[int, bytes]]:
+            uidlist = self.uidlist()
+            given_out: list[tuple[int, bytes]] = []
+            for n in range(12):
+                base = b"%d-%d" % (writer, n)
+                while len(given_out) == n:
+                    try:
+                        (uid,) = self.add(uidlist, base)
+                        given_out.append((uid, base))
+                    except LockHeld:
+                        os.sched_yield()
+            return given_out
+
+        with ThreadPoolExecutor(4) as pool:
+            by_writer = list(pool.map(append, range(4)))
+        together = [pair for pairs in by_writer for pair in pairs]
+        self.assertEqual(sorted(uid for uid, _ in together), list(range(1, 49)))
+        self.assertEqual(self.all(), sorted(together))
+
+    def test_no_uid_validity_is_given_twice(self) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            values = list(
+                pool.map(
+                    lambda _: next_uid_validity(self.directory, lambda: 1000.0),
+                    range(40),
+                )
+            )
+        self.assertEqual(len(set(values)), 40)
 
 
 class UidValidityTests(SynchronousTestCase):
