@@ -41,7 +41,7 @@ class Parts:
         )
 
     def start(self) -> None:
-        """Read the accounts, blocking: without them no mail could be answered."""
+        """Open what needs opening; blocks, so call it before the reactor runs."""
         self._live.start()
 
     async def use(self, settings: Settings) -> None:

@@ -57,6 +57,7 @@ class MailboxView:
     messages: Messages
     claimed_recent: int  # as Messages.recent_from, but durable
     gone: bool = False  # deleted, or its UIDs are worth nothing any more
+    stale: bool = False  # to be read again: changes do not fit it meanwhile
     # Each session's tracker, and what wakes the session when there is news.
     sessions: dict[Tracker, Callable[[], None]] = field(default_factory=dict)
     _ghosts: list[int] = field(default_factory=list)  # expunged, not told to all

@@ -1,0 +1,515 @@
+"""The mailboxes of one account, for IMAP and POP3 sessions and for deliveries.
+
+All work on the store goes through `AccountMailboxes.write`, the account's serial
+queue, or `read`, the pool of readers. What a write has committed is given to the
+open views in the reactor thread, in the order of the queue, before its caller
+goes on: commit, then announce, then answer (DESIGN.md).
+"""
+
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailsrv.mailboxes.flags import split_flags
+from mailsrv.mailboxes.incoming import Courier, Incoming
+from mailsrv.mailboxes.indexer import Indexer
+from mailsrv.mailboxes.maildrop import Maildrop, MaildropInUse
+from mailsrv.mailboxes.selected import Selected
+from mailsrv.mailboxes.sequence import Tracker
+from mailsrv.mailboxes.view import MailboxView, SilentStore
+from mailsrv.mailboxes.watch import Watch, Watcher
+from mailsrv.store.account import AccountStore
+from mailsrv.store.index import Connections
+from mailsrv.store.names import INBOX, canonical, directory
+from mailsrv.store.values import (
+    UID,
+    Changes,
+    Delivered,
+    LockHeld,
+    MailboxInfo,
+    MailboxState,
+    MailboxStatus,
+    NoSuchMailbox,
+    Quota,
+    Target,
+)
+from mailsrv.threads import Later, Threads
+
+log = Logger()
+T = TypeVar("T")
+
+_EVENT_DELAY_S = 0.02  # other programs' changes come in flocks
+_SETTLE_S = 1.1  # a folder's mtime tells all only after a second (STORE.md)
+_OWN_EVENTS_S = 0.1  # so long after a write of ours events may still be its own
+_USAGE_AGE_S = 5.0  # what other processes deliver shows after this
+_FILL_MOST = 500  # content rows computed ahead; of more, on demand
+_FILL_SLICE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all accounts of a process share."""
+
+    root: Path  # holds one directory for each account
+    threads: Threads
+    reactor: IReactorTime
+    connections: Connections
+    watcher: Watcher
+    courier: Courier
+    now: Callable[[], float]  # wall clock
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where messages were appended (RFC 4315 section 3, APPENDUID)."""
+
+    uid_validity: int
+    uids: tuple[UID, ...]
+
+
+class AccountMailboxes:
+    """One for each account and process; `MailStore.account` hands it out.
+
+    Reactor thread only. Methods raise the errors of `mailsrv.store.values`:
+    `StoreError`s have texts for clients, anything else is the machine's failure.
+    """
+
+    def __init__(
+        self, folder: str, quota_octets: int | None, around: Surroundings
+    ) -> None:
+        self.folder = folder
+        self.maildrop: Maildrop | None = None  # the one POP3 session
+        self.in_flight_octets = 0  # of messages that come in, against the quota
+        self._quota_octets = quota_octets
+        self._usage: Quota | None = None
+        self._usage_at_s = 0.0
+        self._around = around
+        self._root = around.root / folder
+        self._store: AccountStore | None = None
+        self._views: dict[str, MailboxView] = {}
+        self._watches: dict[MailboxView, Watch] = {}
+        self._looking: set[MailboxView] = set()  # a look at the folder is due
+        self._writes = 0
+        self._quiet_from_s = 0.0
+        self._indexer = Indexer(around.reactor, self._ingest)
+
+    # Mailboxes
+
+    async def mailboxes(self) -> list[MailboxInfo]:
+        """Return all mailboxes, for LIST."""
+        return await self.write(lambda store: store.mailboxes())
+
+    async def create(self, name: str, special_uses: Sequence[str] = ()) -> None:
+        await self.write(lambda store: store.create(name, special_uses))
+
+    async def delete(self, name: str) -> None:
+        """Delete a mailbox; sessions that have it selected get `Gone`."""
+        name = canonical(name)
+        await self.write(lambda store: store.delete(name))
+        if view := self._views.get(name):
+            view.end()
+            self._drop(view)
+
+    async def rename(self, old: str, new: str) -> None:
+        """Rename a mailbox and those below it. INBOX: move its messages."""
+        pairs = await self.write(lambda store: store.rename(old, new))
+        for source, target in pairs:
+            if view := self._views.pop(source, None):
+                view.name = target
+                self._views[target] = view
+        if not pairs and (view := self._views.get(INBOX)):
+            view.stale = True
+            await self._read_again(view)
+
+    async def subscribe(self, name: str) -> None:
+        await self.write(lambda store: store.subscribe(name))
+
+    async def unsubscribe(self, name: str) -> None:
+        await self.write(lambda store: store.unsubscribe(name))
+
+    async def status(self, name: str) -> MailboxStatus:
+        return await self.write(lambda store: store.status(name))
+
+    # Quota
+
+    @property
+    def quota_octets(self) -> int | None:
+        return self._quota_octets
+
+    @quota_octets.setter
+    def quota_octets(self, octets: int | None) -> None:
+        if octets != self._quota_octets:
+            self._quota_octets = octets
+            self._usage = None
+            if self._store is not None:
+                self._store.quota_octets = octets
+
+    async def quota(self) -> Quota:
+        """Return limit and usage, without what is still on its way in."""
+        self._usage = await self.write(lambda store: store.quota())
+        self._usage_at_s = self._around.reactor.seconds()
+        return self._usage
+
+    async def has_room(self, octets: int) -> bool:
+        """Tell whether a message of `octets` (0: unknown) fits under the quota.
+
+        What other sessions of this process are sending counts. Ask at RCPT and
+        before an APPEND's literal is taken.
+        """
+        limit = self._quota_octets
+        if limit is None:
+            return True
+        usage = self._usage
+        now_s = self._around.reactor.seconds()
+        if usage is None or now_s > self._usage_at_s + _USAGE_AGE_S:
+            usage = await self.quota()
+        used = usage.used_octets + self.in_flight_octets
+        return used + max(octets, 1) <= limit
+
+    def grew(self, octets: int) -> None:
+        """Count octets of a message in flight; negative when it has landed."""
+        self.in_flight_octets += octets
+
+    # Messages that come in
+
+    async def receive(
+        self,
+        name: str,
+        flags: Iterable[str] = (),
+        internal_date: float | None = None,
+    ) -> Incoming:
+        """Begin an APPEND: feed what comes back, then give it to `append`.
+
+        Raises `NoSuchMailbox` ([TRYCREATE]) before a literal is asked for.
+        """
+        name = canonical(name)
+        await self.prepare()
+        there = (directory(self._root / "Maildir", name) / "cur").is_dir
+        if not await self._around.threads.read.run(there):
+            raise NoSuchMailbox("no such mailbox")
+        mask, keywords = split_flags(flags)
+        target = Target(self.folder, name, None, mask, keywords, internal_date)
+        return Incoming(
+            self._around.courier,
+            [target],
+            b"",
+            grew=self.grew,
+            delivered=lambda delivered: None,
+        )
+
+    async def append(self, name: str, messages: Sequence[Incoming]) -> Appended:
+        """Make messages durable and give them UIDs, in their order.
+
+        All or none: the first `DeliveryFailed` takes back the others (RFC 3502
+        section 6.3.11).
+        """
+        name = canonical(name)
+        delivered: list[Delivered] = []
+        try:
+            for message in messages:
+                delivered += await message.commit()
+            appended = await self._take_in(name, delivered)
+        except Exception:
+            # The client will try again: what it was not told of must not stay.
+            undo = self._around.courier.delivery.undo
+            await self._around.threads.sync.run(lambda: undo(delivered))
+            raise
+        for uid, message in zip(appended.uids, messages, strict=True):
+            if keywords := message.targets[0].keywords:
+                await self.write(
+                    partial(
+                        AccountStore.store_flags,
+                        name=name,
+                        uids=[uid],
+                        operation="+",
+                        flag_names=keywords,
+                    ),
+                    _one,
+                )
+        return appended
+
+    async def _take_in(self, name: str, delivered: Sequence[Delivered]) -> Appended:
+        bases = [copy.base for copy in delivered]
+
+        def ingest(store: AccountStore) -> tuple[Changes, Sequence[UID]]:
+            return store.ingest(name, delivered), store.uids_of(name, bases)
+
+        changes, uids = await self.write(ingest, _first)
+        return Appended(changes.uid_validity, tuple(uids))
+
+    def delivered(self, copies: Sequence[Delivered]) -> None:
+        """Index durable files soon: at once if a session looks at the mailbox."""
+        for copy in copies:
+            name = copy.target.mailbox
+            self._indexer.add(name, copy, watched=name in self._views)
+
+    async def _ingest(self, waiting: dict[str, list[Delivered]]) -> None:
+        for name, copies in waiting.items():
+            try:
+                await self.write(
+                    partial(AccountStore.ingest, name=name, delivered=copies),
+                    _one,
+                )
+            except Exception:
+                # The files are durable; the next sync of the mailbox finds them.
+                log.failure("indexing deliveries failed", user=self.folder)
+
+    def _fill_ahead(self, changes: Changes) -> None:
+        """Compute what clients ask of messages that another program brought.
+
+        Ingesting does this for ours.
+        """
+        uids = [uid for uid, _, _ in changes.added]
+        if not uids or len(uids) > _FILL_MOST:
+            return
+
+        def fill(store: AccountStore) -> Generator[None, None, None]:
+            for at in range(0, len(uids), _FILL_SLICE):
+                store.fill(changes.mailbox, uids[at : at + _FILL_SLICE])
+                yield
+
+        filling = Deferred.fromCoroutine(self.read_sliced(fill))
+        filling.addErrback(
+            lambda failure: log.failure(
+                "computing index rows ahead failed", failure, user=self.folder
+            )
+        )
+
+    # Sessions
+
+    async def select(self, name: str, *, read_only: bool = False) -> Selected:
+        """Open a mailbox for a session; `Selected.close` or `leave` ends it.
+
+        `read_only` is EXAMINE.
+        """
+        name = canonical(name)
+        view = self._views.get(name)
+        if view is None:
+            state = await self.write(lambda store: _open(store, name, read_only))
+            view = self._views.get(name)
+            if view is None:
+                view = self._views[name] = MailboxView.of(state)
+                path = directory(self._root / "Maildir", name)
+                self._watches[view] = self._around.watcher.watch(
+                    path, partial(self._folder_changed, view)
+                )
+            else:  # another session was faster
+                self._apply(view, view.difference(state))
+        else:
+            await self.refresh(name, move_new=not read_only)
+            if self._views.get(name) is not view:  # its last session has left
+                return await self.select(name, read_only=read_only)
+        return Selected(self, view, Tracker(view.messages, not read_only))
+
+    async def refresh(self, name: str, *, move_new: bool = True) -> None:
+        """Look for changes that other programs made to a mailbox."""
+
+        def sync(store: AccountStore) -> tuple[Changes, bool]:
+            return store.sync(name, move_new=move_new), store.unsettled(name)
+
+        changes, unsettled = await self.write(sync, _first)
+        self._fill_ahead(changes)
+        view = self._views.get(name)
+        if unsettled and view is not None:
+            self._look(view, _SETTLE_S)
+
+    def left(self, view: MailboxView) -> None:
+        """A session has left; the last one takes the view with it."""
+        if view.sessions:
+            return
+        self._drop(view)
+        name, told = view.name, view.take_told()
+        claims = view.messages.recent_from > view.claimed_recent
+        if (told or claims) and not view.gone:
+
+            def leave(store: AccountStore) -> None:
+                if claims:
+                    store.claim_recent(name)
+                if told:
+                    store.forget(name, told)
+
+            self._in_background(self.write(leave), "closing a mailbox failed")
+
+    def told(self, view: MailboxView) -> None:
+        """All sessions know of some expunges: the store may drop what it kept."""
+        name, uids = view.name, view.take_told()
+        if uids:
+            self._in_background(
+                self.write(lambda store: store.forget(name, uids)),
+                "dropping rows of expunged messages failed",
+            )
+
+    async def open_maildrop(self) -> Maildrop:
+        """Open INBOX for POP3, fixed as it is now (RFC 1939 section 4).
+
+        Raises `MaildropInUse`. IMAP sessions are not shut out.
+        """
+        if self.maildrop is not None:
+            raise MaildropInUse("the maildrop is in use by another POP3 session")
+        self.maildrop = maildrop = Maildrop(self)
+        try:
+            await maildrop.open()
+        except BaseException:
+            self.maildrop = None
+            raise
+        return maildrop
+
+    # The way to the store
+
+    async def write(
+        self,
+        call: Callable[[AccountStore], T],
+        changes: Callable[[T], Iterable[Changes]] = lambda result: (),
+        silent: SilentStore | None = None,
+    ) -> T:
+        """Run `call` in the account's queue; announce the `changes` of its result."""
+        # A Deferred of our own: a caller that was cancelled must not keep the
+        # changes of a job, which runs on, from the views.
+        done: Deferred[T] = Deferred()
+
+        def ended(result: T | Failure) -> None:
+            self._writes -= 1
+            self._quiet_from_s = self._around.reactor.seconds() + _OWN_EVENTS_S
+            if not isinstance(result, Failure):
+                for one in changes(result):
+                    self._announce(one, silent)
+            done.callback(result)  # a Failure fires the errback chain
+
+        def job() -> T:
+            try:
+                return call(self._opened())
+            except LockHeld as held:
+                raise Later(held.retry_s) from held
+
+        self._writes += 1
+        self._around.threads.write(self.folder, job).addBoth(ended)
+        return await done
+
+    def _announce(self, changes: Changes, silent: SilentStore | None) -> None:
+        self._usage = None
+        view = self._views.get(changes.mailbox)
+        if view is None or view.stale:
+            return
+        if not changes.rebuilt:
+            self._apply(view, changes, silent)
+            return
+        # The index was lost: what happened before is not in the changes.
+        view.stale = True
+        self._in_background(self._read_again(view), "reading a mailbox again failed")
+
+    async def _read_again(self, view: MailboxView) -> None:
+        state = await self.write(
+            lambda store: store.open(view.name, move_new=view.writable)
+        )
+        view.stale = False
+        self._apply(view, view.difference(state))
+
+    def _apply(
+        self, view: MailboxView, changes: Changes, silent: SilentStore | None = None
+    ) -> None:
+        view.apply(changes, silent)
+        if view.gone:
+            self._drop(view)
+
+    def _drop(self, view: MailboxView) -> None:
+        """Forget a view: the next SELECT makes another."""
+        if self._views.get(view.name) is view:
+            del self._views[view.name]
+        if watch := self._watches.pop(view, None):
+            watch.stop()
+
+    async def read(self, call: Callable[[AccountStore], T]) -> T:
+        """Run `call` among the readers; its work should take under 20 ms."""
+        store = await self.prepare()
+        return await self._around.threads.read.run(lambda: call(store))
+
+    async def read_sliced(
+        self, call: Callable[[AccountStore], Generator[None, None, T]]
+    ) -> T:
+        """Run a generator among the readers; between its steps others run."""
+        store = await self.prepare()
+        return await self._around.threads.read.run_sliced(call(store))
+
+    async def prepare(self) -> AccountStore:
+        """Return the store; its folders exist from then on."""
+        if self._store is not None:
+            return self._store
+        return await self.write(lambda store: store)
+
+    async def close(self) -> None:
+        """Index what was delivered, end all jobs, close the store."""
+        await self._indexer.flush()
+        for view in list(self._views.values()):
+            view.end()
+            self._drop(view)
+        await self.write(lambda store: store.close())
+
+    def _opened(self) -> AccountStore:
+        if self._store is None:
+            store = AccountStore(
+                self._root,
+                connections=self._around.connections,
+                quota_octets=self._quota_octets,
+                now=self._around.now,
+            )
+            store.ensure_default_folders()
+            self._store = store
+        return self._store
+
+    def _in_background(self, work: Awaitable[object], message: str) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except Exception:
+                log.failure(message, user=self.folder)
+
+        Deferred.fromCoroutine(run())
+
+    # Changes by other programs
+
+    def _folder_changed(self, view: MailboxView) -> None:
+        """The watcher saw something; it may have been ourselves."""
+        own = (
+            self._writes > 0
+            or self.in_flight_octets > 0
+            or self._indexer.busy
+            or self._around.reactor.seconds() < self._quiet_from_s
+        )
+        # What was our own shows in the mtimes that the store remembers, and needs
+        # no scan; the look a second later is for what others did meanwhile.
+        self._look(view, _SETTLE_S if own else _EVENT_DELAY_S)
+
+    def _look(self, view: MailboxView, delay_s: float) -> None:
+        if view not in self._looking:
+            self._looking.add(view)
+            self._around.reactor.callLater(delay_s, self._look_now, view)
+
+    def _look_now(self, view: MailboxView) -> None:
+        self._looking.discard(view)
+        if self._views.get(view.name) is view:
+            self._in_background(
+                self.refresh(view.name, move_new=view.writable),
+                "looking for changes by other programs failed",
+            )
+
+
+def _one(changes: Changes) -> tuple[Changes]:
+    return (changes,)
+
+
+def _first(result: tuple[Changes, object]) -> tuple[Changes]:
+    return (result[0],)
+
+
+def _open(store: AccountStore, name: str, read_only: bool) -> MailboxState:
+    state = store.open(name, move_new=not read_only)
+    if not read_only:
+        store.claim_recent(name)
+    return state

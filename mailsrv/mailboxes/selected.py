@@ -1,0 +1,269 @@
+"""The mailbox that one IMAP session has selected: its numbers, news and changes."""
+
+from array import array
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from mailsrv.mailboxes.flags import flag_names
+from mailsrv.mailboxes.sequence import Gone, News, Tracker
+from mailsrv.mailboxes.view import MailboxView, SilentStore
+from mailsrv.store.account import AccountStore
+from mailsrv.store.names import canonical
+from mailsrv.store.values import DELETED, SEEN, UID, Changes, Copied, Moved
+
+if TYPE_CHECKING:
+    from mailsrv.mailboxes.account import AccountMailboxes
+
+T = TypeVar("T")
+_SLICE = 200  # renames in a transaction, STORE.md
+
+
+class Selected:
+    """One session's open mailbox. `close` or `leave` it, whatever happens.
+
+    The numbering changes only by `news(expunges=True)` and, at its end, by any
+    `news`: send what it returns before anything that uses the numbers.
+    """
+
+    __slots__ = ("_mailboxes", "_tracker", "_view", "on_news", "read_only")
+
+    def __init__(
+        self, mailboxes: "AccountMailboxes", view: MailboxView, tracker: Tracker
+    ) -> None:
+        self._mailboxes = mailboxes
+        self._view = view
+        self._tracker = tracker
+        self.read_only = not tracker.claims_recent
+        # Called in the reactor thread when `news` has something to say; the
+        # session sets it while it is in IDLE.
+        self.on_news: Callable[[], None] | None = None
+        view.sessions[tracker] = self._wake
+
+    def _wake(self) -> None:
+        if self.on_news is not None:
+            self.on_news()
+
+    # What SELECT tells
+
+    @property
+    def name(self) -> str:
+        return self._view.name
+
+    @property
+    def mailbox_id(self) -> str:
+        return self._view.mailbox_id
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The mailbox's keywords; bit 5 + k of a flag mask is ``keywords[k]``."""
+        return self._view.messages.keywords
+
+    @property
+    def uid_validity(self) -> int:
+        return self._view.uid_validity
+
+    @property
+    def uid_next(self) -> int:
+        return self._view.uid_next
+
+    @property
+    def highest_mod_seq(self) -> int | None:
+        """None while expunges are held back: it must not be sent then."""
+        return None if self._tracker.holds_expunges else self._view.highest_mod_seq
+
+    @property
+    def gone(self) -> bool:
+        """Whether the mailbox was deleted: BYE."""
+        return self._view.gone
+
+    @property
+    def exists(self) -> int:
+        return self._tracker.exists
+
+    @property
+    def recent(self) -> int:
+        return self._tracker.recent
+
+    @property
+    def first_unseen(self) -> int | None:
+        """The sequence number of the first message without \\Seen."""
+        flags = self._view.messages.flags
+        at = next((n for n, mask in enumerate(flags) if not mask & SEEN), None)
+        return None if at is None else self.seq(self._view.messages.uids[at])
+
+    # Numbers and flags
+
+    def uid(self, seq: int) -> int:
+        """Return the UID of a sequence number. Raises `OutOfRange`."""
+        return self._tracker.uid(seq)
+
+    def seq(self, uid: int) -> int | None:
+        """Return the sequence number; None for a message not (yet) announced."""
+        return self._tracker.seq(uid)
+
+    def uids(
+        self, ranges: Collection[tuple[int, int]], *, by_uid: bool
+    ) -> "array[int]":
+        """Return the UIDs of a sequence set, ascending; see `Tracker.uids`.
+
+        A range is inclusive; 0 (`sequence.STAR`) stands for "*".
+        """
+        return self._tracker.uids(ranges, by_uid=by_uid)
+
+    def walk(self, uids: Iterable[int]) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (seq, uid, flag mask, mod_seq) of those `uids` that are known.
+
+        The fast way through many; it may be held over several reactor turns.
+        """
+        return self._tracker.walk(uids)
+
+    def flags(self, uid: int) -> int | None:
+        """Return the flag mask; None for a message not known."""
+        return self._tracker.flags(uid)
+
+    def is_recent(self, uid: int) -> bool:
+        """Tell whether to add \\Recent to the message's flags."""
+        return self._tracker.is_recent(uid)
+
+    def flag_names(self, mask: int) -> list[str]:
+        """Return the names in a mask, without \\Recent."""
+        return flag_names(mask, self.keywords)
+
+    def flag_octets(self, mask: int) -> bytes:
+        """Return the names in a mask as they stand in a response, kept ready."""
+        return self._view.flag_octets(mask)
+
+    # News
+
+    @property
+    def has_news(self) -> bool:
+        return self._view.gone or self._tracker.has_news
+
+    def news(self, *, expunges: bool) -> list[News]:
+        """Return the untagged responses due, in order, each only once.
+
+        Call it at the end of each command, with `expunges` False for FETCH,
+        STORE, SEARCH and UID FETCH; and in IDLE when it begins and when
+        `on_news` calls. `Gone` comes alone: BYE.
+        """
+        if self._view.gone:
+            return [Gone()]
+        news = self._tracker.news(expunges=expunges)
+        if expunges:
+            self._mailboxes.told(self._view)
+        return news
+
+    async def refresh(self) -> None:
+        """Look for what other programs did (NOOP, CHECK); then ask `news`."""
+        await self._mailboxes.refresh(self.name, move_new=not self.read_only)
+
+    # Changes by this session
+
+    async def store_flags(
+        self,
+        uids: Sequence[int],
+        op: Literal["+", "-", "="],
+        names: Sequence[str],
+        *,
+        silent: bool,
+        unchanged_since: int | None = None,
+    ) -> None:
+        """STORE: durable when it returns; `news(expunges=False)` has the rest.
+
+        Not `silent`: news has the flags of all `uids`, changed or not. `silent`:
+        only of those that somebody else changed as well.
+        """
+        for some in _slices(uids):
+            own = SilentStore(self._tracker, frozenset(some), op, tuple(names))
+            await self._mailboxes.write(
+                partial(
+                    AccountStore.store_flags,
+                    name=self.name,
+                    uids=some,
+                    operation=op,
+                    flag_names=names,
+                    unchanged_since=unchanged_since,
+                ),
+                _one,
+                own if silent else None,
+            )
+        if not silent:
+            self._tracker.changed(uids)
+
+    async def expunge(self, uids: Sequence[int] | None = None) -> None:
+        """Remove messages that carry \\Deleted: all (EXPUNGE), or of `uids`."""
+        messages = self._view.messages
+        if uids is None:
+            both = zip(messages.uids, messages.flags, strict=True)
+            deleted = [uid for uid, mask in both if mask & DELETED]
+        else:
+            deleted = [uid for uid in uids if (self.flags(uid) or 0) & DELETED]
+        for some in _slices([u for u in deleted if self.seq(u) is not None]):
+            await self._mailboxes.write(
+                partial(AccountStore.expunge, name=self.name, uids=some), _one
+            )
+
+    async def copy(self, uids: Sequence[int], target: str) -> Copied:
+        """COPY: all or nothing. Raises `NoSuchMailbox` ([TRYCREATE])."""
+        target = canonical(target)
+        return await self._mailboxes.write(
+            lambda store: store.copy(self.name, _uids(uids), target),
+            lambda copied: [copied.target],
+        )
+
+    async def move(self, uids: Sequence[int], target: str) -> list[Moved]:
+        """MOVE (RFC 6851): each message is moved or left; one result a slice."""
+        target = canonical(target)
+        return [
+            await self._mailboxes.write(
+                partial(AccountStore.move, source=self.name, uids=some, target=target),
+                lambda moved: [moved.source, moved.target],
+            )
+            for some in _slices(uids)
+        ]
+
+    # Reads, in the pool of readers
+
+    async def read(self, call: Callable[[AccountStore], T]) -> T:
+        """Run a read of under 20 ms."""
+        return await self._mailboxes.read(call)
+
+    async def read_sliced(
+        self, call: Callable[[AccountStore], Generator[None, None, T]]
+    ) -> T:
+        """Run a long read as a generator of steps of under 20 ms."""
+        return await self._mailboxes.read_sliced(call)
+
+    # The end
+
+    async def close(self, *, expunge: bool = False) -> None:
+        """Leave; with `expunge` (CLOSE) first remove what is \\Deleted, unheard."""
+        if expunge and not self.read_only and not self._view.gone:
+            await self.expunge()
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave at once (UNSELECT, a lost connection). Again: no effect."""
+        if self._view.sessions.pop(self._tracker, None) is not None:
+            self.on_news = None
+            self._mailboxes.left(self._view)
+
+
+def _one(changes: Changes) -> tuple[Changes]:
+    return (changes,)
+
+
+def _uids(uids: Iterable[int]) -> list[UID]:
+    return [UID(uid) for uid in uids]
+
+
+def _slices(uids: Sequence[int]) -> list[list[UID]]:
+    return [_uids(uids[at : at + _SLICE]) for at in range(0, len(uids), _SLICE)]

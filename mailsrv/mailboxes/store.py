@@ -1,0 +1,139 @@
+"""All mail of a process: accounts by their folders, and messages that come in."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from mailsrv.accounts.directory import Account
+from mailsrv.mailboxes.account import AccountMailboxes, Surroundings
+from mailsrv.mailboxes.incoming import Courier, Incoming
+from mailsrv.mailboxes.watch import Watcher
+from mailsrv.settings import StoreSettings
+from mailsrv.store.delivery import Delivery
+from mailsrv.store.index import Connections
+from mailsrv.store.values import Delivered, Target
+from mailsrv.threads import Threads
+
+log = Logger()
+
+_CLEAN_S = 24 * 3600.0  # between clean-ups of tmp/
+
+
+class MailStore:
+    """What the servers hold: `account` for sessions, `receive` for SMTP."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        threads: Threads,
+        reactor: IReactorTime,
+        settings: StoreSettings,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`root` holds one directory for each account. Nothing is read yet."""
+        self._settings = settings
+        self._root = root
+        self._now = now
+        self._threads = threads
+        self._reactor = reactor
+        self._watcher = Watcher(reactor)
+        courier = Courier(self._delivery(), threads, reactor)
+        self._around = Surroundings(
+            root, threads, reactor, Connections(), self._watcher, courier, now
+        )
+        self._accounts: dict[str, AccountMailboxes] = {}
+        self._timer: IDelayedCall | None = None
+
+    @property
+    def settings(self) -> StoreSettings:
+        """The section ``[store]``; a new one takes effect at once."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._around.courier.delivery = self._delivery()
+
+    def account(self, account: Account) -> AccountMailboxes:
+        """Return the account's mailboxes, under the quota that it has now."""
+        mailboxes = self._mailboxes(account.folder)
+        mailboxes.quota_octets = account.quota_octets
+        return mailboxes
+
+    def receive(self, targets: Sequence[Target], header: bytes) -> Incoming:
+        """Begin a message for one or more targets, after DATA's header block.
+
+        `header` is the final one with CRLF and the empty line: Return-Path and
+        Received on top, no Delivered-To. The rest comes by `Incoming.feed`.
+        """
+        boxes = [self._mailboxes(t.folder) for t in targets]
+
+        def grew(octets: int) -> None:
+            for mailboxes in boxes:
+                mailboxes.grew(octets)
+
+        def delivered(copies: list[Delivered]) -> None:
+            for copy in copies:
+                self._mailboxes(copy.target.folder).delivered([copy])
+
+        return Incoming(
+            self._around.courier, targets, header, grew=grew, delivered=delivered
+        )
+
+    async def accounts_changed(self, accounts: Iterable[Account]) -> None:
+        """Follow the account database: quotas take effect, the deleted close.
+
+        The servers cut the sessions of deleted accounts first.
+        """
+        there = {account.folder: account for account in accounts}
+        for folder, mailboxes in list(self._accounts.items()):
+            if folder in there:
+                mailboxes.quota_octets = there[folder].quota_octets
+            else:
+                del self._accounts[folder]
+                await mailboxes.close()
+
+    async def start(self) -> None:
+        """Begin to watch for changes by others and to clean up."""
+        self._watcher.start()
+        self._clean()
+
+    async def stop(self) -> None:
+        """Index what was delivered, wait for all jobs, close all files."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._watcher.stop()
+        accounts, self._accounts = self._accounts, {}
+        for mailboxes in accounts.values():
+            await mailboxes.close()
+        self._around.connections.close()
+
+    def _mailboxes(self, folder: str) -> AccountMailboxes:
+        mailboxes = self._accounts.get(folder)
+        if mailboxes is None:
+            mailboxes = AccountMailboxes(folder, None, self._around)
+            self._accounts[folder] = mailboxes
+        return mailboxes
+
+    def _delivery(self) -> Delivery:
+        return Delivery(
+            self._root,
+            host=os.uname().nodename,
+            now=self._now,
+            reserve_octets=self._settings.free_space_reserve_octets,
+        )
+
+    def _clean(self) -> None:
+        """Remove what crashes left in ``tmp/``, once a day."""
+        self._timer = self._reactor.callLater(_CLEAN_S, self._clean)
+        cleaning: Deferred[int] = self._threads.sync.run_sliced(
+            self._around.courier.delivery.clean()
+        )
+        cleaning.addErrback(lambda failure: log.failure("clean-up failed", failure))

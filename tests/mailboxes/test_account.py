@@ -1,0 +1,483 @@
+"""Sessions, deliveries and appends over a real Maildir."""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsrv.mailboxes.maildrop import MaildropInUse
+from mailsrv.mailboxes.selected import Selected
+from mailsrv.mailboxes.sequence import (
+    Exists,
+    Expunge,
+    Flags,
+    Gone,
+    Keywords,
+    News,
+    Recent,
+)
+from mailsrv.store.account import AccountStore
+from mailsrv.store.values import (
+    DELETED,
+    SEEN,
+    DeliveryFailed,
+    MailboxExists,
+    NoSuchMailbox,
+    Row,
+)
+from tests.mailboxes.office import Office, all_uids, flags_of
+
+SUBJECTS = [b"Subject: %d" % n for n in range(3)]
+
+
+def content(uid: int, store: AccountStore, name: str = "INBOX") -> bytes:
+    with store.open_message(name, uid) as file:
+        return file.read(0, file.size_octets)
+
+
+def envelopes(uids: Sequence[int], store: AccountStore) -> list[Row]:
+    return store.rows("INBOX", uids, ["envelope"])
+
+
+class OfficeTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = Path(self.mktemp())
+        self.root.mkdir()
+        self.office = Office(self, self.root)
+
+    def news(self, selected: Selected, *, expunges: bool = True) -> list[News]:
+        """Return the news without RECENT and without MODSEQs, which a clock begins."""
+        return [
+            Flags(one.seq, one.uid, one.flags, 0) if isinstance(one, Flags) else one
+            for one in selected.news(expunges=expunges)
+            if not isinstance(one, Recent)
+        ]
+
+    def maildir(self, name: str = "") -> Path:
+        return self.root / "anna" / "Maildir" / name
+
+
+class DeliveryTests(OfficeTestCase):
+    def test_selected_mailbox_hears_at_once(self) -> None:
+        idle = self.office.select()
+        heard: list[list[News]] = []
+        idle.on_news = lambda: heard.append(self.news(idle))
+        self.office.deliver()
+        self.assertEqual(heard, [])
+        self.office.clock.advance(0.02)
+        self.assertEqual(heard, [[Exists(1)]])
+
+    def test_unwatched_delivery_is_indexed_within_a_second(self) -> None:
+        self.office.wait(self.office.account().mailboxes())
+        writers = self.office.threads.writers.started
+        self.office.deliver()
+        self.office.deliver()
+        self.assertEqual(self.office.threads.writers.started, writers)
+        self.office.clock.advance(1.0)
+        self.assertEqual(self.office.threads.writers.started, writers + 1)
+        self.assertEqual(all_uids(self.office.select()), [1, 2])
+
+    def test_open_finds_what_the_index_was_never_told(self) -> None:
+        self.office.deliver()
+        self.assertEqual(all_uids(self.office.select()), [1])
+        self.office.clock.advance(1.0)
+        self.assertEqual(all_uids(self.office.select()), [1])
+
+    def test_what_the_index_missed_at_a_crash_is_found(self) -> None:
+        self.office.select().leave()
+        self.office.deliver()
+        # The process is gone before its second is over: another one starts.
+        self.assertEqual(all_uids(Office(self, self.root).select()), [1])
+
+    def test_one_file_for_two_accounts(self) -> None:
+        self.office.deliver("anna", "bert")
+        self.office.clock.advance(1.0)
+        for folder in ("anna", "bert"):
+            selected = self.office.wait(self.office.account(folder).select("INBOX"))
+            (uid,) = all_uids(selected)
+            self.assertEqual(
+                self.office.wait(selected.read(partial(content, uid))),
+                b"Return-Path: <bert@example.test>\r\nSubject: x\r\n\r\ntext\r\n",
+            )
+
+    def test_index_rows_are_ready_before_anybody_asks(self) -> None:
+        self.office.select().leave()
+        self.office.deliver()
+        self.office.clock.advance(1.0)
+        files = list(self.maildir("new").iterdir())
+        # Were the envelope not there already, the missing file would show.
+        for path in files:
+            path.write_bytes(b"")
+        selected = self.office.select(read_only=True)
+        (row,) = self.office.wait(selected.read(partial(envelopes, [1])))
+        self.assertIn(b'"x"', row.columns["envelope"])
+
+    def test_in_flight_octets_count_against_the_quota(self) -> None:
+        mailboxes = self.office.account(quota_octets=1000)
+        self.assertTrue(self.office.wait(mailboxes.has_room(1000)))
+        incoming = self.office.wait(mailboxes.receive("INBOX"))
+        incoming.feed(b"x" * 600)
+        self.assertTrue(self.office.wait(mailboxes.has_room(400)))
+        self.assertFalse(self.office.wait(mailboxes.has_room(401)))
+        self.office.wait(mailboxes.append("INBOX", [incoming]))
+        self.assertEqual(mailboxes.in_flight_octets, 0)
+        self.assertFalse(self.office.wait(mailboxes.has_room(401)))
+        self.assertTrue(self.office.wait(mailboxes.has_room(400)))
+
+    def test_new_quota_takes_effect(self) -> None:
+        mailboxes = self.office.account(quota_octets=10)
+        self.assertFalse(self.office.wait(mailboxes.has_room(11)))
+        self.office.account(quota_octets=100)
+        self.assertTrue(self.office.wait(mailboxes.has_room(11)))
+        self.assertEqual(self.office.wait(mailboxes.quota()).limit_octets, 100)
+
+    def test_stop_indexes_what_waits(self) -> None:
+        self.office.wait(self.office.account().mailboxes())
+        self.office.deliver()
+        writers = self.office.threads.writers.started
+        self.office.wait(self.office.mail_store.stop())
+        self.assertGreater(self.office.threads.writers.started, writers)
+        self.assertEqual(self.office.clock.getDelayedCalls(), [])
+
+
+class AppendTests(OfficeTestCase):
+    def test_append_gives_a_uid_flags_and_keywords(self) -> None:
+        selected = self.office.select("Sent")
+        uid = self.office.append("Sent", ["\\Seen", "$Forwarded"])
+        self.assertEqual(uid, 1)
+        news = self.news(selected)
+        self.assertEqual(news[0], Keywords(("$Forwarded",)))
+        self.assertIn(Exists(1), news)
+        self.assertEqual(flags_of(selected), {1: ["\\Seen", "$Forwarded"]})
+
+    def test_internal_date_and_octets(self) -> None:
+        mailboxes = self.office.account()
+        incoming = self.office.wait(mailboxes.receive("Sent", [], 1_000_000_000))
+        incoming.feed(b"A: b\r\n\r\nbare\nline\r\n")
+        self.office.wait(mailboxes.append("Sent", [incoming]))
+        (path,) = [
+            p for d in ("new", "cur") for p in self.maildir(f".Sent/{d}").iterdir()
+        ]
+        self.assertEqual(path.stat().st_mtime, 1_000_000_000)
+        self.assertEqual(path.read_bytes(), b"A: b\n\nbare\nline\n")
+
+    def test_several_in_one_commit_keep_their_order(self) -> None:
+        mailboxes = self.office.account()
+        messages = [self.office.wait(mailboxes.receive("Sent")) for _ in range(3)]
+        for n, incoming in enumerate(messages):
+            incoming.feed(b"Subject: %d\r\n\r\n" % n)
+        appended = self.office.wait(mailboxes.append("Sent", messages))
+        self.assertEqual(appended.uids, (1, 2, 3))
+        selected = self.office.select("Sent")
+        contents = [
+            self.office.wait(selected.read(partial(content, uid, name="Sent")))
+            for uid in appended.uids
+        ]
+        self.assertEqual([c[:10] for c in contents], SUBJECTS)
+
+    def test_missing_mailbox_is_refused_before_the_literal(self) -> None:
+        failed = self.office.start(self.office.account().receive("No/Such"))
+        self.failureResultOf(failed, NoSuchMailbox)
+
+    def test_failure_takes_back_the_earlier_ones(self) -> None:
+        mailboxes = self.office.account()
+        first = self.office.wait(mailboxes.receive("Sent"))
+        second = self.office.wait(mailboxes.receive("Sent"))
+        second._fail(DeliveryFailed("full"))
+        failed = self.office.start(mailboxes.append("Sent", [first, second]))
+        self.failureResultOf(failed, DeliveryFailed)
+        self.assertEqual(all_uids(self.office.select("Sent")), [])
+
+
+class SessionTests(OfficeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for n in range(4):
+            self.office.append("INBOX", [], b"Subject: %d\r\n\r\n" % n)
+        self.first = self.office.select()
+        self.second = self.office.select()
+
+    def test_two_sessions_share_one_view(self) -> None:
+        self.assertIs(self.first._view, self.second._view)
+        self.assertEqual(all_uids(self.first), [1, 2, 3, 4])
+
+    def test_silent_store_is_heard_by_the_other_alone(self) -> None:
+        store = self.first.store_flags([2], "+", ["\\Seen"], silent=True)
+        self.office.wait(store)
+        self.assertEqual(self.news(self.first), [])
+        self.assertEqual(self.news(self.second), [Flags(2, 2, SEEN, 0)])
+
+    def test_store_answers_for_each_message_even_unchanged(self) -> None:
+        for _ in range(2):
+            self.office.wait(
+                self.first.store_flags([1, 2], "=", ["\\Seen"], silent=False)
+            )
+            self.assertEqual(
+                self.news(self.first, expunges=False),
+                [Flags(1, 1, SEEN, 0), Flags(2, 2, SEEN, 0)],
+            )
+
+    def test_long_store_is_cut_and_answers_once(self) -> None:
+        for n in range(210):
+            self.office.append("Drafts", [], b"Subject: %d\r\n\r\n" % n)
+        drafts = self.office.select("Drafts")
+        jobs = self.office.threads.writers.started
+        self.office.wait(
+            drafts.store_flags(all_uids(drafts), "+", ["\\Seen"], silent=False)
+        )
+        self.assertEqual(self.office.threads.writers.started, jobs + 2)
+        self.assertEqual(len(self.news(drafts)), 210)
+
+    def test_expunge_takes_what_is_deleted_and_other_holds_it_back(self) -> None:
+        self.office.wait(
+            self.second.store_flags([1, 3], "+", ["\\Deleted"], silent=True)
+        )
+        self.office.wait(self.first.expunge([3, 4]))
+        news = self.news(self.first)
+        self.assertEqual(news, [Expunge(3, 3), Flags(1, 1, DELETED, 0)])
+        self.assertEqual(self.news(self.second, expunges=False), [])
+        self.assertIsNone(self.second.highest_mod_seq)
+        self.assertEqual(self.second.seq(4), 4)
+        self.assertEqual(self.news(self.second), [Expunge(3, 3)])
+        self.office.wait(self.first.expunge())
+        self.assertEqual(self.news(self.second), [Expunge(1, 1)])
+        self.assertEqual(all_uids(self.first), [2, 4])
+
+    def test_expunged_message_can_be_read_till_all_were_told(self) -> None:
+        self.office.wait(self.first.store_flags([2], "+", ["\\Deleted"], silent=True))
+        self.office.wait(self.first.expunge())
+        self.news(self.first)
+
+        def readable() -> int:
+            return len(self.office.wait(self.second.read(partial(envelopes, [2]))))
+
+        self.assertEqual(readable(), 1)
+        self.news(self.second)
+        self.assertEqual(readable(), 0)
+
+    def test_copy_and_move_tell_both_mailboxes(self) -> None:
+        archive = self.office.select("Archive")
+        copied = self.office.wait(self.first.copy([1, 2], "Archive"))
+        self.assertEqual(list(copied.target_uids), [1, 2])
+        self.assertEqual(copied.uid_validity, archive.uid_validity)
+        self.assertIn(Exists(2), self.news(archive))
+        (moved,) = self.office.wait(self.first.move([3], "Archive"))
+        self.assertEqual(list(moved.target_uids), [3])
+        self.assertIn(Exists(3), self.news(archive))
+        self.assertEqual(self.news(self.first), [Expunge(3, 3)])
+        self.assertEqual(self.news(self.second), [Expunge(3, 3)])
+
+    def test_copy_to_missing_mailbox(self) -> None:
+        failed = self.office.start(self.first.copy([1], "No"))
+        self.failureResultOf(failed, NoSuchMailbox)
+
+    def test_close_expunges_unheard(self) -> None:
+        self.office.wait(self.first.store_flags([1], "+", ["\\Deleted"], silent=True))
+        self.office.wait(self.first.close(expunge=True))
+        self.assertEqual(self.news(self.second), [Expunge(1, 1)])
+
+    def test_examine_never_expunges_at_close(self) -> None:
+        self.office.wait(self.first.store_flags([1], "+", ["\\Deleted"], silent=True))
+        examined = self.office.select(read_only=True)
+        self.office.wait(examined.close(expunge=True))
+        self.assertEqual(self.news(self.second), [Flags(1, 1, DELETED, 0)])
+
+    def test_view_goes_with_its_last_session(self) -> None:
+        views = self.office.account()._views
+        self.first.leave()
+        self.first.leave()
+        self.assertEqual(list(views), ["INBOX"])
+        self.second.leave()
+        self.assertEqual(list(views), [])
+
+    def test_recent_goes_to_one_session_and_is_remembered(self) -> None:
+        self.assertEqual((self.first.recent, self.second.recent), (4, 0))
+        self.office.append("INBOX")
+        self.assertEqual(self.second.news(expunges=True), [Exists(5), Recent(1)])
+        self.first.leave()
+        self.second.leave()
+        self.assertEqual(self.office.select().recent, 0)
+
+    def test_sessions_of_a_deleted_mailbox_end(self) -> None:
+        mailboxes = self.office.account()
+        self.office.wait(mailboxes.create("Old"))
+        old = self.office.select("Old")
+        woken: list[str] = []
+        old.on_news = lambda: woken.append("woken")
+        self.office.wait(mailboxes.delete("Old"))
+        self.assertEqual(woken, ["woken"])
+        self.assertEqual(self.news(old), [Gone()])
+        self.office.wait(mailboxes.create("Old"))
+        again = self.office.select("Old")
+        old.leave()
+        self.office.append("Old")
+        self.assertIn(Exists(1), self.news(again))
+
+    def test_session_follows_a_rename(self) -> None:
+        mailboxes = self.office.account()
+        self.office.wait(mailboxes.create("A/B"))
+        selected = self.office.select("A/B")
+        self.office.wait(mailboxes.rename("A", "C"))
+        self.assertEqual(selected.name, "C/B")
+        self.office.append("C/B")
+        self.assertIn(Exists(1), self.news(selected))
+        self.office.wait(selected.store_flags([1], "+", ["\\Seen"], silent=True))
+
+    def test_rename_of_inbox_moves_its_messages(self) -> None:
+        self.office.wait(self.office.account().rename("inbox", "Elsewhere"))
+        self.assertEqual(len(self.news(self.first)), 4)
+        self.assertEqual(self.first.exists, 0)
+
+    def test_existing_mailbox_is_refused(self) -> None:
+        failed = self.office.start(self.office.account().create("Sent"))
+        self.failureResultOf(failed, MailboxExists)
+
+    def test_cancelled_caller_keeps_no_change_from_the_others(self) -> None:
+        self.office.threads.writers.held = True
+        store = self.office.start(
+            self.first.store_flags([1], "+", ["\\Seen"], silent=True)
+        )
+        store.addErrback(lambda failure: None)
+        store.cancel()
+        self.office.threads.writers.held = False
+        self.office.threads.writers.release()
+        self.assertEqual(self.news(self.second), [Flags(1, 1, SEEN, 0)])
+
+    def test_select_at_the_same_time(self) -> None:
+        self.office.threads.writers.held = True
+        both = [self.office.start(self.office.account().select("Sent")) for _ in "ab"]
+        while self.office.threads.writers.release():
+            pass
+        a, b = [self.successResultOf(one) for one in both]
+        self.office.threads.writers.held = False
+        self.assertIs(a._view, b._view)
+        self.office.append("Sent")
+        self.assertIn(Exists(1), self.news(a))
+        self.assertIn(Exists(1), self.news(b))
+
+
+class OutsideTests(OfficeTestCase):
+    """Other programs, and other processes of ours."""
+
+    def test_other_program_delivers_flags_and_removes(self) -> None:
+        selected = self.office.select()
+        (self.maildir("new") / "1.a.host").write_bytes(b"A: b\n\n")
+        self.office.wait(selected.refresh())
+        self.assertIn(Exists(1), self.news(selected))
+        (name,) = os.listdir(self.maildir("cur"))
+        os.rename(
+            self.maildir("cur") / name,
+            self.maildir("cur") / (name.partition(":")[0] + ":2,S"),
+        )
+        self.office.wait(selected.refresh())
+        self.assertEqual(self.news(selected), [Flags(1, 1, SEEN, 0)])
+        os.unlink(self.maildir("cur") / (name.partition(":")[0] + ":2,S"))
+        self.settle(selected)
+        self.assertEqual(self.news(selected), [Expunge(1, 1)])
+
+    def settle(self, selected: Selected) -> None:
+        """Look once more a second later: a removal is believed late."""
+        self.office.wait(selected.refresh())
+        self.office.ahead_s += 2
+        self.office.clock.advance(1.1)
+
+    def test_two_processes_on_one_account(self) -> None:
+        other = Office(self, self.root)
+        here, there = self.office.select(), other.select()
+        self.office.append("INBOX")
+        other.append("INBOX")
+        self.office.append("INBOX")
+        self.office.wait(here.refresh())
+        other.wait(there.refresh())
+        self.news(here)
+        self.news(there)
+        self.assertEqual(all_uids(here), [1, 2, 3])
+        self.assertEqual(all_uids(there), [1, 2, 3])
+        other.wait(there.store_flags([1], "+", ["\\Deleted", "$x"], silent=True))
+        other.wait(there.expunge())
+        other.wait(there.store_flags([2], "+", ["$x"], silent=True))
+        self.office.wait(here.refresh())
+        self.assertEqual(
+            self.news(here), [Keywords(("$x",)), Expunge(1, 1), Flags(1, 2, 32, 0)]
+        )
+        self.assertFalse(here.gone or there.gone)
+
+    def test_own_delivery_after_another_process_delivered(self) -> None:
+        """UIDs ascend in each view though two processes give them."""
+        other = Office(self, self.root)
+        here = self.office.select()
+        other.append("INBOX")
+        self.assertEqual(self.office.append("INBOX"), 2)
+        self.news(here)
+        self.assertEqual(all_uids(here), [1, 2])
+
+    def test_lost_index_is_built_again_under_open_sessions(self) -> None:
+        self.office.append("INBOX", ["\\Seen"])
+        self.office.append("INBOX")
+        selected = self.office.select()
+        for path in (self.root / "anna").glob("index.sqlite*"):
+            path.unlink()
+        self.office.append("INBOX")
+        self.office.wait(selected.refresh())
+        self.assertFalse(selected.gone)
+        self.assertIn(Exists(3), self.news(selected))
+        self.assertEqual(flags_of(selected), {1: ["\\Seen"], 2: [], 3: []})
+
+
+class MaildropTests(OfficeTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        for _ in range(3):
+            self.office.append("INBOX")
+
+    def test_fixed_at_login_and_deleted_from_at_quit(self) -> None:
+        mailboxes = self.office.account()
+        maildrop = self.office.wait(mailboxes.open_maildrop())
+        selected = self.office.select()
+        self.office.append("INBOX")
+        self.news(selected)
+        self.assertEqual([uid for uid, _, _ in maildrop.messages], [1, 2, 3])
+        self.assertEqual(len({uidl for _, uidl, _ in maildrop.messages}), 3)
+        uids = [uid for uid, _, _ in maildrop.messages]
+        self.office.wait(maildrop.delete(uids[:2]))
+        self.assertEqual(self.news(selected), [Expunge(2, 2), Expunge(1, 1)])
+        maildrop.close()
+
+    def test_second_one_is_locked_out_but_imap_is_not(self) -> None:
+        mailboxes = self.office.account()
+        first = self.office.wait(mailboxes.open_maildrop())
+        failed = self.office.start(mailboxes.open_maildrop())
+        self.failureResultOf(failed, MaildropInUse)
+        self.assertEqual(self.office.select().exists, 3)
+        first.close()
+        second = self.office.wait(mailboxes.open_maildrop())
+        first.close()
+        self.failureResultOf(
+            self.office.start(mailboxes.open_maildrop()), MaildropInUse
+        )
+        second.close()
+
+    def test_failed_login_frees_the_lock(self) -> None:
+        mailboxes = self.office.account()
+        self.office.threads.read.run = None  # type: ignore[method-assign, assignment]  # breaks the second step
+        failed = self.office.start(mailboxes.open_maildrop())
+        self.failureResultOf(failed, TypeError)
+        self.assertIsNone(mailboxes.maildrop)
+
+
+class AccountsTests(OfficeTestCase):
+    def test_deleted_account_ends_its_sessions(self) -> None:
+        selected = self.office.select()
+        self.office.wait(self.office.mail_store.accounts_changed([]))
+        self.assertEqual(self.news(selected), [Gone()])
+        self.assertIsNot(self.office.account(), selected._mailboxes)
+
+    def test_tmp_is_swept_daily(self) -> None:
+        self.office.wait(self.office.account().mailboxes())
+        old = self.maildir("tmp") / "old"
+        old.write_bytes(b"")
+        os.utime(old, (0, 0))
+        self.office.clock.advance(24 * 3600)
+        self.assertFalse(old.exists())
