@@ -41,7 +41,7 @@ class Parts:
         )
 
     def start(self) -> None:
-        """Open what needs opening; blocks, so call it before the reactor runs."""
+        """Read the accounts, blocking: without them no mail could be answered."""
         self._live.start()
 
     async def use(self, settings: Settings) -> None:

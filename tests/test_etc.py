@@ -1,13 +1,17 @@
 """What is in etc/ fits the program."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import attrs
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsrv.accounts import authenticator
+from mailsrv.logs import text_line
 from mailsrv.settings import Service, Settings
 from mailsrv.settings_file import load
 from tests.clients.server import ROOT
@@ -58,3 +62,46 @@ class UnitTests(SynchronousTestCase):
         self.assertIn("/bin/twistd --nodaemon --pidfile= mailsrv --config", unit)
         self.assertIn("/bin/mailsrv check-config", unit)
         self.assertIn("Type=notify", unit)
+
+
+class Fail2banFilterTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        lines = (ROOT / "etc" / "fail2ban-filter.conf").read_text().splitlines()
+        (rule,) = [line for line in lines if line.startswith("failregex")]
+        pattern = rule.partition(" = ")[2].replace("<HOST>", r"(?P<host>[0-9a-f.:]+)")
+        self.pattern = re.compile(pattern)
+
+    def banned(self, message: str, namespace: str, **fields: str) -> str | None:
+        line = text_line(
+            {
+                "log_level": LogLevel.info,
+                "log_namespace": namespace,
+                "log_format": message,
+                "session": "0123abcd",
+                **fields,
+            }
+        )
+        # fail2ban takes the time away before it compares.
+        found = self.pattern.search(line.partition("Z")[2])
+        return found and found["host"]
+
+    def test_it_finds_a_failed_login(self) -> None:
+        for peer in ("192.0.2.7", "2001:db8::7"):
+            self.assertEqual(
+                self.banned(
+                    "login failed", authenticator.__name__, peer=peer, user="a b"
+                ),
+                peer,
+            )
+
+    def test_it_finds_nothing_else(self) -> None:
+        fake = (
+            "info mailsrv.accounts.authenticator session=1 peer=192.0.2.1 login failed"
+        )
+        for namespace in (authenticator.__name__, "mailsrv.smtp.session"):
+            self.assertIsNone(
+                self.banned("login", namespace, peer="192.0.2.7", user=fake)
+            )
+        self.assertIsNone(
+            self.banned("login failed", "mailsrv.smtp", peer="192.0.2.7", user=fake)
+        )
