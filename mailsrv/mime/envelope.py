@@ -1,5 +1,6 @@
 """The ENVELOPE of a message as it goes on the wire (RFC 3501 section 7.4.2)."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from mailsrv.mime.address import addresses
@@ -68,3 +69,64 @@ def _list(value: bytes | None) -> bytes:
             for name, route, mailbox, host in found
         ]
     )
+
+
+_NAMES = (
+    b"date",
+    b"subject",
+    *_LISTS,
+    b"in-reply-to",
+    b"message-id",
+)
+_TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)"|\{(\d++)\}\r\n|[()]|NIL')
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+
+
+def read(written: bytes) -> dict[bytes, bytes]:
+    """Return the values in an ENVELOPE that `envelope` wrote, those that are there.
+
+    Address lists come as text, ``name <mailbox@host>`` separated by commas.
+    """
+    values: dict[bytes, bytes] = {}
+    names = iter(_NAMES)
+    strings: list[bytes | None] = []  # of the address being read
+    members: list[bytes] = []
+    depth, place = 0, 0
+    while found := _TOKEN.match(written, place):
+        place = found.end()
+        token = found[0]
+        if token == b"(":
+            depth += 1
+        elif token == b")":
+            depth -= 1
+            if depth == 2:
+                members.append(_text(strings))
+                strings = []
+            elif depth == 1:
+                values[next(names)] = b", ".join(members)
+                members = []
+        else:
+            value = found[1]
+            if value is not None:
+                value = _ESCAPED.sub(rb"\1", value) if b"\\" in value else value
+            elif token != b"NIL":
+                size = int(found[2])
+                value = written[place : place + size]
+                place += size
+            if depth == 1:
+                name = next(names)
+                if value is not None:
+                    values[name] = value
+            else:
+                strings.append(value)
+        if written[place : place + 1] == b" ":
+            place += 1
+    return values
+
+
+def _text(strings: list[bytes | None]) -> bytes:
+    name, _, mailbox, host = strings
+    if host is None:  # a group's beginning or end
+        return mailbox or b""
+    address = b"<%b@%b>" % (mailbox or b"", host)
+    return b"%b %b" % (name, address) if name else address

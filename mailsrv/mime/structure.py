@@ -162,7 +162,7 @@ class _Scanner:
         start = part.start
         end = self._header_end(start)
         if self._levels and (found := self._delimiter(start, end)):
-            end = found[0]  # a part without blank line and body
+            end = max(start, self._before(found[0]))  # no blank line, no body
         part.body = end
         part.served_body = self._counter.advance(end)
         part.lines = self._counter.lines  # until its end is known
