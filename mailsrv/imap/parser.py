@@ -56,14 +56,14 @@ class Parser:
         self.expect(b" ")
 
     def atom(self) -> bytes:
-        return self._take(grammar.ATOM, "an atom").group()
+        return self.take(grammar.ATOM, "an atom").group()
 
     def keyword(self) -> bytes:
         """Take an atom that names something, in upper case."""
         return self.atom().upper()
 
     def number(self) -> int:
-        value = int(self._take(grammar.NUMBER, "a number").group())
+        value = int(self.take(grammar.NUMBER, "a number").group())
         if value > MAX_NUMBER:
             raise ProtocolViolation("Number over 32 bits")
         return value
@@ -76,9 +76,9 @@ class Parser:
     def string(self) -> bytes:
         """Take a quoted string or a literal."""
         if self.peek() == b'"':
-            quoted = self._take(grammar.QUOTED, "a quoted string").group(1)
+            quoted = self.take(grammar.QUOTED, "a quoted string").group(1)
             return grammar.ESCAPE.sub(rb"\1", quoted) if b"\\" in quoted else quoted
-        size = int(self._take(grammar.LITERAL, "a string").group(1))
+        size = int(self.take(grammar.LITERAL, "a string").group(1))
         literal = self.data[self.at : self.at + size]
         self.at += size
         return literal
@@ -89,7 +89,7 @@ class Parser:
     def astring(self) -> bytes:
         if self.peek() in b'"{':
             return self.string()
-        return self._take(grammar.ASTRING_ATOM, "an atom or a string").group()
+        return self.take(grammar.ASTRING_ATOM, "an atom or a string").group()
 
     def mailbox(self) -> str:
         """Take the name of a mailbox, in modified UTF-7; raise Refused if it is not.
@@ -103,11 +103,11 @@ class Parser:
         """Take a mailbox name that may have the wildcards ``%`` and ``*``."""
         if self.peek() in b'"{':
             return self.string()
-        return self._take(grammar.LIST_ATOM, "a mailbox pattern").group()
+        return self.take(grammar.LIST_ATOM, "a mailbox pattern").group()
 
     def sequence_set(self) -> SequenceSet:
         """Take a sequence-set; the meaning of its numbers is the mailbox's matter."""
-        text = self._take(grammar.SEQUENCE_SET, "a sequence set").group()
+        text = self.take(grammar.SEQUENCE_SET, "a sequence set").group()
         ranges = []
         for part in text.split(b","):
             first, _, last = part.partition(b":")
@@ -143,7 +143,7 @@ class Parser:
     def date(self) -> datetime.date:
         """Take a SEARCH key's date, quoted or not."""
         quoted = self.skip(b'"')
-        day, month, year = self._take(grammar.DATE, "a date").groups()
+        day, month, year = self.take(grammar.DATE, "a date").groups()
         if quoted:
             self.expect(b'"')
         try:
@@ -153,7 +153,7 @@ class Parser:
 
     def date_time(self) -> int:
         """Take APPEND's date-time; return seconds since 1970 in UTC."""
-        found = self._take(grammar.DATE_TIME, "a date and time")
+        found = self.take(grammar.DATE_TIME, "a date and time")
         day, month, year, hour, minute, second, sign, east_h, east_min = found.groups()
         try:
             local = datetime.datetime(
@@ -170,7 +170,8 @@ class Parser:
         utc = calendar.timegm(local.timetuple())
         return utc + east_s if sign == b"-" else utc - east_s
 
-    def _take(self, pattern: Pattern[bytes], what: str) -> Match[bytes]:
+    def take(self, pattern: Pattern[bytes], what: str) -> Match[bytes]:
+        """Take a token of one command's own grammar."""
         found = pattern.match(self.data, self.at)
         if found is None:
             raise ProtocolViolation(f"Expected {what}")

@@ -7,7 +7,7 @@ keyword of that mailbox. The mask of one mailbox means nothing in another.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
 UID = NewType("UID", int)
 SeqNum = NewType("SeqNum", int)
@@ -156,7 +156,7 @@ class Row:
     """Columns of one message, by name, as they were asked for."""
 
     uid: UID
-    columns: Mapping[str, bytes | int]
+    columns: Mapping[str, Any]  # bytes, int or None, as the column is
 
 
 class StoreError(Exception):

@@ -1,0 +1,207 @@
+"""Makes FETCH responses of a batch of messages (RFC 3501 section 7.4.2).
+
+Runs in a reader's thread, piece by piece: a piece is of bounded size and made in
+some milliseconds, so that neither other readers nor memory feel a huge FETCH.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mailsrv.imap import format
+from mailsrv.imap.fetch_items import Attribute, Fetch, Item, Section, Text
+from mailsrv.mime.header import MAX_HEADER, select
+from mailsrv.mime.structure import Part, part_at
+from mailsrv.store.content import header_key
+from mailsrv.store.values import UID, MessageGone
+
+if TYPE_CHECKING:
+    from mailsrv.store.account import AccountStore
+    from mailsrv.store.reading import MessageFile
+
+BATCH = 64  # messages whose rows are read at once
+PIECE = 256 * 1024  # octets, about
+
+# Columns of the index, and how their values are written.
+_COLUMNS: dict[Item, tuple[str, Callable[[Any], bytes]]] = {
+    Attribute.INTERNALDATE: ("internal_date", format.date_time),
+    Attribute.SIZE: ("size_octets", lambda octets: b"%d" % octets),
+    Attribute.ENVELOPE: ("envelope", bytes),
+    Attribute.BODY: ("body", bytes),
+    Attribute.BODYSTRUCTURE: ("bodystructure", bytes),
+}
+_FIELD_SETS = (Text.FIELDS, Text.FIELDS_NOT)
+
+
+class Shortened(Exception):
+    """A file ended before the announced literal did: only closing tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the session knows of a message."""
+
+    seq: int
+    uid: UID
+    flags: bytes  # as FETCH shows them, in parentheses
+    tell_flags: bool = False  # though they were not asked for
+
+
+@dataclass(slots=True)
+class Batch:
+    """The responses to `fetch` for some messages."""
+
+    mailbox: str
+    fetch: Fetch
+    messages: Sequence[Message]
+    gone: list[UID] = field(default_factory=list)  # got no response: expunged
+    _pieces: Generator[bytes, None, None] | None = None
+
+    def next_piece(self, store: "AccountStore") -> bytes | None:
+        """Return the next octets to send, None after the last.
+
+        Raises `Shortened`. Call `close` whether or not the end was reached.
+        """
+        if self._pieces is None:
+            self._pieces = _joined(self._responses(store))
+        return next(self._pieces, None)
+
+    def close(self) -> None:
+        if self._pieces is not None:
+            self._pieces.close()
+
+    def _responses(self, store: "AccountStore") -> Generator[bytes, None, None]:
+        kept = self._kept(store)
+        reads_files = any(section not in kept for section in self.fetch.sections)
+        for message in self.messages:
+            if any(message.uid not in values for values in kept.values()):
+                self.gone.append(message.uid)
+                continue
+            known = {item: values[message.uid] for item, values in kept.items()}
+            known[Attribute.UID] = b"%d" % message.uid
+            known[Attribute.FLAGS] = message.flags
+            if not reads_files:
+                yield from self._response(message, known, None)
+                continue
+            try:
+                opened = store.open_message(self.mailbox, message.uid)
+            except MessageGone:
+                self.gone.append(message.uid)
+                continue
+            with closing(opened) as file:
+                yield from self._response(message, known, file)
+
+    def _kept(self, store: "AccountStore") -> dict[Item, dict[int, bytes]]:
+        """Return what the index has, by item and UID, ready for the wire."""
+        uids = [message.uid for message in self.messages]
+        kept: dict[Item, dict[int, bytes]] = {}
+        asked = [item for item in self.fetch.items if item in _COLUMNS]
+        if asked:
+            rows = store.rows(self.mailbox, uids, [_COLUMNS[item][0] for item in asked])
+            for item in asked:
+                column, write = _COLUMNS[item]
+                kept[item] = {row.uid: write(row.columns[column]) for row in rows}
+        for section in self.fetch.sections:
+            if section.text in _FIELD_SETS and not section.numbers:
+                key = header_key(section.names, exclude=section.text is Text.FIELDS_NOT)
+                found = store.header_fields(self.mailbox, uids, key)
+                kept[section] = {
+                    uid: _literal(_cut(fields, section.partial))
+                    for uid, fields in found.items()
+                }
+        return kept
+
+    def _response(
+        self, message: Message, known: dict[Item, bytes], file: "MessageFile | None"
+    ) -> Iterator[bytes]:
+        yield b"* %d FETCH " % message.seq
+        before = b"("
+        for item in self.fetch.items:
+            if item in known:
+                label = item.value if isinstance(item, Attribute) else item.label
+                yield b"%b%b %b" % (before, label, known[item])
+            elif file is not None and isinstance(item, Section):
+                yield b"%b%b " % (before, item.label)
+                yield from _read(file, item)
+            before = b" "
+        if message.tell_flags and Attribute.FLAGS not in self.fetch.items:
+            yield b" FLAGS " + message.flags
+        yield b")\r\n"
+
+
+def locate(section: Section, root: Part) -> tuple[int, int] | None:
+    """Return where a section begins and ends in served octets; None: no such part."""
+    part = part_at(root, section.numbers)
+    if part is None:
+        return None
+    if section.text is Text.MIME:
+        return part.served_start, part.served_body
+    if section.text is Text.ALL:
+        start = part.served_body if section.numbers else part.served_start
+        return start, part.served_end
+    # RFC 3501 section 6.4.5: HEADER and TEXT are of messages only.
+    if section.numbers:
+        if not part.is_message or not part.parts:
+            return None
+        part = part.parts[0]
+    if section.text is Text.TEXT:
+        return part.served_body, part.served_end
+    return part.served_start, part.served_body
+
+
+def _read(file: "MessageFile", section: Section) -> Iterator[bytes]:
+    """Read a section as a string of the wire, long ones in several pieces."""
+    if section.text is Text.ALL and not section.numbers:
+        place: tuple[int, int] | None = (0, file.size_octets)
+    else:
+        place = locate(section, file.structure())
+    if place is None:
+        yield b'""'  # as Dovecot answers
+        return
+    start, end = place
+    if section.text in _FIELD_SETS:
+        header = file.read(start, min(end - start, MAX_HEADER))
+        exclude = section.text is Text.FIELDS_NOT
+        fields = select(header, section.names, exclude=exclude)
+        yield _literal(_cut(fields, section.partial))
+        return
+    if section.partial is not None:
+        first, count = section.partial
+        start = min(start + first, end)
+        end = min(start + count, end)
+    yield b"{%d}\r\n" % (end - start)
+    while start < end:
+        octets = file.read(start, min(PIECE, end - start))
+        if not octets:
+            raise Shortened
+        start += len(octets)
+        yield _without_nul(octets)
+
+
+def _cut(octets: bytes, partial: tuple[int, int] | None) -> bytes:
+    return octets if partial is None else octets[partial[0] : sum(partial)]
+
+
+def _literal(octets: bytes) -> bytes:
+    return b"{%d}\r\n%b" % (len(octets), _without_nul(octets))
+
+
+def _without_nul(octets: bytes) -> bytes:
+    """RFC 3501 section 4.3: no literal holds NUL; 0x80 stands for it."""
+    return octets.replace(b"\0", b"\x80") if b"\0" in octets else octets
+
+
+def _joined(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """Join small pieces up to about `PIECE`."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= PIECE:
+            yield b"".join(waiting)
+            waiting.clear()
+            size = 0
+    if waiting:
+        yield b"".join(waiting)

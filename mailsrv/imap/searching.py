@@ -1,0 +1,220 @@
+"""Finds which messages match a search key; cheap questions come first.
+
+Flags and numbers are answered from what the session knows, then rows of the index
+are read, then files. Runs in a reader's thread as a generator of short steps.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import eq, ge, gt, lt
+from typing import TYPE_CHECKING, TypeAlias
+
+from mailsrv.imap.grammar import SequenceSet
+from mailsrv.imap.search_keys import (
+    And,
+    Compare,
+    Contains,
+    HasFlag,
+    Header,
+    IsRecent,
+    Key,
+    Not,
+    Numbers,
+    Or,
+    Order,
+    Quantity,
+)
+from mailsrv.mime import envelope
+from mailsrv.mime.charset import fold
+from mailsrv.mime.header import MAX_HEADER, decode, fields, unfold
+from mailsrv.mime.text import texts
+from mailsrv.store.values import UID, MessageGone
+
+if TYPE_CHECKING:
+    from mailsrv.store.account import AccountStore
+    from mailsrv.store.reading import MessageFile
+
+ROWS = 500  # of the index, read in one step
+ENVELOPES = 100  # decoded and compared in one step
+FILES = 10  # opened, read and compared in one step
+LONG = 16 * 1024  # characters that are a step of their own
+
+_COMPARE = {Order.LESS: lt, Order.EQUAL: eq, Order.NOT_LESS: ge, Order.MORE: gt}
+# Not Sender and Reply-To: an ENVELOPE names From there if a message has none.
+_IN_ENVELOPE = envelope.FIELDS - {b"sender", b"reply-to"}
+_DAY_S = 86400
+
+Found: TypeAlias = Generator[None, None, set[UID]]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the session knows of a message."""
+
+    seq: int
+    flags: int
+    is_recent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """Answers keys for some messages of a mailbox."""
+
+    store: "AccountStore"
+    mailbox: str
+    messages: Mapping[UID, Message]
+    mask_of: Callable[[str], int]  # of a flag or keyword; 0 if there is none
+    last_seq: int  # what "*" stands for
+    last_uid: int
+    _values: dict[str, dict[UID, int | None]] = field(default_factory=dict)
+
+    def find(self, key: Key) -> Found:
+        """Return the UIDs of the messages that match."""
+        return self._find(key, set(self.messages))
+
+    def _find(self, key: Key, among: set[UID]) -> Found:
+        """Return which of `among` match. Recursion ends at the parser's depth."""
+        match key:
+            case And(keys):
+                for part in sorted(keys, key=cost):
+                    among = yield from self._find(part, among)
+                return among
+            case Or(one, other):
+                first, second = sorted((one, other), key=cost)
+                found = yield from self._find(first, among)
+                return found | (yield from self._find(second, among - found))
+            case Not(inner):
+                return among - (yield from self._find(inner, among))
+            case Numbers(ranges, by_uid):
+                return self._numbered(ranges, by_uid, among)
+            case HasFlag(name):
+                mask = self.mask_of(name)
+                return {uid for uid in among if self.messages[uid].flags & mask}
+            case IsRecent():
+                return {uid for uid in among if self.messages[uid].is_recent}
+            case Compare():
+                return (yield from self._compared(key, among))
+            case Header(name) if name in _IN_ENVELOPE:
+                return (yield from self._in_envelopes(key, among))
+            case Header():
+                return (yield from self._in_headers(key, among))
+            case Contains():
+                return (yield from self._in_texts(key, among))
+
+    def _numbered(self, ranges: SequenceSet, by_uid: bool, among: set[UID]) -> set[UID]:
+        spans = _joined(ranges, self.last_uid if by_uid else self.last_seq)
+        starts = [start for start, _ in spans]
+
+        def is_in(number: int) -> bool:
+            at = bisect_right(starts, number)
+            return at > 0 and number <= spans[at - 1][1]
+
+        if by_uid:
+            return {uid for uid in among if is_in(uid)}
+        return {uid for uid in among if is_in(self.messages[uid].seq)}
+
+    def _compared(self, key: Compare, among: set[UID]) -> Found:
+        column = key.quantity.value
+        values = self._values.setdefault(column, {})
+        for uids in _slices(among - values.keys(), ROWS):
+            rows = self.store.rows(self.mailbox, uids, [column])
+            values.update((row.uid, row.columns[column]) for row in rows)
+            yield
+        compare = _COMPARE[key.order]
+        unit = _DAY_S if key.quantity is Quantity.INTERNAL_DAY else 1
+        return {
+            uid
+            for uid in among
+            # None: it has no such date (or, no longer there, no row).
+            if (value := values.get(uid)) is not None
+            and compare(value // unit, key.value)
+        }
+
+    def _in_envelopes(self, key: Header, among: set[UID]) -> Found:
+        found: set[UID] = set()
+        for uids in _slices(among, ENVELOPES):
+            for row in self.store.rows(self.mailbox, uids, ["envelope"]):
+                value = envelope.read(row.columns["envelope"]).get(key.field)
+                if value is not None and key.text in fold(decode(value)):
+                    found.add(row.uid)
+            yield
+        return found
+
+    def _in_headers(self, key: Header, among: set[UID]) -> Found:
+        def matches(file: "MessageFile") -> Generator[None, None, bool]:
+            header = file.read(0, min(file.structure().served_body, MAX_HEADER))
+            if len(header) > LONG:
+                yield
+            return any(
+                name.lower() == key.field and key.text in fold(decode(unfold(raw)))
+                for name, raw in fields(header)
+            )
+
+        return self._in_files(among, matches)
+
+    def _in_texts(self, key: Contains, among: set[UID]) -> Found:
+        def matches(file: "MessageFile") -> Generator[None, None, bool]:
+            for text in texts(file.structure(), file.read, header=key.header):
+                if key.text in fold(text):
+                    return True
+                if len(text) > LONG:
+                    yield
+            return False
+
+        return self._in_files(among, matches)
+
+    def _in_files(
+        self,
+        among: set[UID],
+        matches: "Callable[[MessageFile], Generator[None, None, bool]]",
+    ) -> Found:
+        found: set[UID] = set()
+        for count, uid in enumerate(sorted(among), 1):
+            try:
+                opened = self.store.open_message(self.mailbox, uid)
+            except MessageGone:
+                continue
+            with opened as file:
+                if (yield from matches(file)):
+                    found.add(uid)
+            if count % FILES == 0:
+                yield
+        return found
+
+
+def cost(key: Key) -> int:
+    """Rank keys by what they read: nothing, rows, headers, files."""
+    match key:
+        case And(keys):
+            return max(map(cost, keys), default=0)
+        case Or(one, other):
+            return max(cost(one), cost(other))
+        case Not(inner):
+            return cost(inner)
+        case Compare():
+            return 1
+        case Header(name):
+            return 2 if name in _IN_ENVELOPE else 3
+        case Contains():
+            return 4
+        case _:
+            return 0
+
+
+def _joined(ranges: SequenceSet, last: int) -> list[tuple[int, int]]:
+    """Return ranges turned upwards, sorted and joined; "*" is `last`."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(
+        (min(pair), max(pair)) for pair in ((a or last, b or last) for a, b in ranges)
+    ):
+        if joined and start <= joined[-1][1] + 1:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _slices(uids: Iterable[UID], size: int) -> Iterable[Sequence[UID]]:
+    ordered = sorted(uids)
+    return (ordered[at : at + size] for at in range(0, len(ordered), size))

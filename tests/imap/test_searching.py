@@ -1,0 +1,260 @@
+"""SEARCH: its grammar, and each key against a real Maildir."""
+
+import calendar
+from collections.abc import Generator
+from pathlib import Path
+from typing import TypeVar
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.imap.parser import Parser
+from mailsrv.imap.search_keys import (
+    And,
+    Compare,
+    Contains,
+    HasFlag,
+    Header,
+    IsRecent,
+    Key,
+    Not,
+    Numbers,
+    Or,
+    Order,
+    Quantity,
+    parse_search,
+    parse_uid_search,
+)
+from mailsrv.imap.searching import Message, Searcher, cost
+from mailsrv.mailboxes.flags import flag_mask
+from mailsrv.store.delivery import Letter
+from mailsrv.store.values import UID, Target
+from tests.store.account_fixture import Office
+
+T = TypeVar("T")
+
+SEEN = HasFlag("\\Seen")
+
+KEYS: list[tuple[bytes, Key]] = [
+    (b"ALL", And(())),
+    (b"seen", SEEN),
+    (b"UNDELETED", Not(HasFlag("\\Deleted"))),
+    (b"NEW", And((IsRecent(), Not(SEEN)))),
+    (b"OLD", Not(IsRecent())),
+    (b"KEYWORD $Label1", HasFlag("$Label1")),
+    (b"UNKEYWORD x", Not(HasFlag("x"))),
+    (b"1,3:*", Numbers(((1, 1), (3, 0)), by_uid=False)),
+    (b"*", Numbers(((0, 0),), by_uid=False)),
+    (b"UID 5", Numbers(((5, 5),), by_uid=True)),
+    (b"LARGER 10", Compare(Quantity.SIZE, Order.MORE, 10)),
+    (b"SMALLER 10", Compare(Quantity.SIZE, Order.LESS, 10)),
+    (b"ON 2-Jan-1970", Compare(Quantity.INTERNAL_DAY, Order.EQUAL, 1)),
+    (b'SENTSINCE "1-jan-1970"', Compare(Quantity.SENT_DAY, Order.NOT_LESS, 0)),
+    (b"SENTBEFORE 1-Feb-1970", Compare(Quantity.SENT_DAY, Order.LESS, 31)),
+    (b"SUBJECT Hello", Header(b"subject", "hello")),
+    (b'HEADER X-Foo ""', Header(b"x-foo", "")),
+    (b"BODY {3}\r\na b", Contains("a b", header=False)),
+    (b'TEXT "Gr\xc3\xbc\xc3\x9fe"', Contains("gru\u0308sse", header=True)),
+    (b"NOT NOT SEEN", Not(Not(SEEN))),
+    (b"OR SEEN (RECENT FROM a)", Or(SEEN, And((IsRecent(), Header(b"from", "a"))))),
+]
+
+WRONG = [
+    b"",
+    b"()",
+    b"(SEEN",
+    b"SEEN)",
+    b"NOT",
+    b"OR SEEN",
+    b"NONSENSE",
+    b"FROM",
+    b"ON 31-Feb-2000",
+    b"LARGER x",
+    b"UID x",
+    b"0",
+    b"SEEN  ALL",
+    b"CHARSET UTF-8",
+    b"BODY \xff",
+    b'BODY "\xff"',
+    b"NOT " * 60 + b"SEEN",
+    b"(" * 60 + b"SEEN" + b")" * 60,
+    b" ".join([b"SEEN"] * 501),
+]
+
+
+def parse(wire: bytes) -> Key:
+    parser = Parser(b" " + wire)
+    key = parse_search(parser).key
+    parser.end()
+    return key
+
+
+class GrammarTests(SynchronousTestCase):
+    def test_keys(self) -> None:
+        for wire, key in KEYS:
+            self.assertEqual(parse(wire), And((key,)), wire)
+        self.assertEqual(parse(b"SEEN ALL "), And((SEEN, And(()))))
+
+    def test_wrong(self) -> None:
+        for wire in WRONG:
+            self.assertRaises(ProtocolViolation, parse, wire)
+
+    def test_charset(self) -> None:
+        for wire in (b"CHARSET UTF-8 SEEN", b'charset "us-ascii" SEEN'):
+            self.assertEqual(parse(wire), And((SEEN,)))
+        refused = self.assertRaises(Refused, parse, b"CHARSET KOI8-R SEEN")
+        self.assertEqual(refused.code, b"BADCHARSET (US-ASCII UTF-8)")
+
+    def test_uid_search(self) -> None:
+        self.assertTrue(parse_uid_search(Parser(b" ALL")).by_uid)
+        self.assertFalse(parse_search(Parser(b" ALL")).by_uid)
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.lists(
+            st.sampled_from(
+                b"NOT OR SEEN ( ) FROM a 1:* UID ON CHARSET {1}\r\n".split(b" ")
+            )
+            | st.sampled_from([b" ", b'"', b"\xff", b"2-Jan-1970"]),
+            max_size=12,
+        ).map(b"".join)
+    )
+    def test_any_octets_parse_or_are_refused(self, wire: bytes) -> None:
+        try:
+            parse(wire)
+        except (ProtocolViolation, Refused):
+            pass
+
+    def test_cheap_keys_come_first(self) -> None:
+        wires = [b"SEEN", b"LARGER 1", b"SUBJECT x", b"HEADER X-Y x", b"BODY x"]
+        costs = [cost(parse(wire)) for wire in wires]
+        self.assertEqual(costs, sorted(set(costs)))
+        self.assertEqual(cost(parse(b"OR SEEN NOT (ALL TEXT x)")), costs[-1])
+
+
+def run(generator: Generator[None, None, T]) -> T:
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]  # what it returns
+
+
+MESSAGES = [
+    # 1
+    b"From: Anna <anna@a.test>\nTo: Ben <ben@b.test>\nSubject: Plain words\n"
+    b"Date: Wed, 1 Jul 2020 23:30:00 -0800\nMessage-ID: <one@a.test>\n\n"
+    b"the body\nof one\n",
+    # 2
+    b"From: =?iso-8859-1?Q?J=F6rg?= <j@a.test>\nSubject: =?utf-8?B?R3LDvMOfZQ==?=\n"
+    b"Reply-To: elsewhere@c.test\nX-Foo: bar\nContent-Type: text/plain; charset=utf-8\n"
+    b"Content-Transfer-Encoding: base64\n\n" + b"w5xiZXIgYWxsZW4gR2lwZmVsbg==\n",
+    # 3
+    b"Subject: mixed\nCc: carl@c.test\nBcc: b@c.test\n"
+    b"Content-Type: multipart/mixed; boundary=b\n\n"
+    b"--b\nContent-Type: text/html; charset=iso-8859-1\n"
+    b"Content-Transfer-Encoding: quoted-printable\n\n<p>Stra=DFe <b>nac</b>h S=FCden\n"
+    b"--b\nContent-Type: application/octet-stream\n\nhidden\n--b--\n",
+    # 4
+    b"Subject: =?iso-2022-jp?B?GyRCRnxLXBsoQg==?=\n"
+    b"Content-Type: text/plain; charset=iso-2022-jp\n\n\x1b$BF|K\\\x1b(B\n"
+    + b"filler\n"
+    * 100,
+]
+
+FOUND: list[tuple[bytes, list[int]]] = [
+    (b"ALL", [1, 2, 3, 4]),
+    (b"SEEN", [2]),
+    (b"UNSEEN FLAGGED", [3]),
+    (b"KEYWORD $label1", [4]),
+    (b"UNKEYWORD $Label1", [1, 2, 3]),
+    (b"KEYWORD nobody-has-this", []),
+    (b"RECENT", [4]),
+    (b"NEW", [4]),
+    (b"2:3", [2, 3]),
+    (b"*", [4]),
+    (b"9:*", [4]),
+    (b"UID 4:6", [2]),
+    (b"UID 99:*", [4]),
+    (b"UID 5", []),
+    (b"LARGER 500", [4]),
+    (b"SMALLER 500", [1, 2, 3]),
+    (b"ON 2-Jul-2020", [1]),
+    (b"BEFORE 2-Jul-2020", []),
+    (b"SINCE 3-Jul-2020", [2, 3, 4]),
+    (b"SENTON 1-Jul-2020", [1]),
+    (b"SENTSINCE 2-Jul-2020", []),
+    (b"SENTBEFORE 2-Jul-2020", [1]),
+    (b"FROM anna@A.test", [1]),
+    (b'FROM "J\xc3\xb6rg <j@a"', [2]),
+    (b"TO ben", [1]),
+    (b"CC carl", [3]),
+    (b"BCC b@c", [3]),
+    (b'SUBJECT "gr\xc3\xbc\xc3\x9fe"', [2]),
+    (b"SUBJECT {6}\r\n\xe6\x97\xa5\xe6\x9c\xac", [4]),
+    (b"HEADER Message-ID <one@a.test>", [1]),
+    (b'HEADER Reply-To ""', [2]),
+    (b"HEADER x-foo BAR", [2]),
+    (b'HEADER X-None ""', []),
+    (b'BODY "body of"', [1]),
+    (b"BODY anna", []),
+    (b"TEXT anna", [1]),
+    (b"BODY {6}\r\n\xc3\xbcber", [2]),
+    (b'BODY "strasse nach s\xc3\xbcden"', [3]),
+    (b"TEXT hidden", []),
+    (b"BODY {6}\r\n\xe6\x97\xa5\xe6\x9c\xac", [4]),
+    (b"NOT SEEN NOT FLAGGED", [1, 4]),
+    (b"OR SEEN TEXT anna", [1, 2]),
+    (b"OR (BODY body SEEN) NOT (OR 1 LARGER 500)", [2, 3]),
+]
+
+
+class SearchingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        office = Office(Path(self.mktemp()))
+        self.store = office.store
+        first = calendar.timegm((2020, 7, 2, 0, 0, 0))
+        for n, content in enumerate(MESSAGES):
+            target = Target("anna", internal_date=first + n * 100_000)
+            letter = Letter([content], [target])
+            copies = office.delivery.deliver([letter] * 3)  # UID 3 has number 1, ...
+            delivered = [copy[0] for copy in copies if isinstance(copy, list)]
+            self.store.ingest("INBOX", delivered)
+            uid = 3 * n + 3
+            self.store.expunge("INBOX", [uid - 1, uid - 2], only_deleted=False)
+            names = [[], ["\\Seen"], ["\\Flagged"], ["$Label1"]][n]
+            self.store.store_flags("INBOX", [uid], "+", names)
+        state = self.store.open("INBOX")
+        self.keywords = state.keywords
+        self.messages = {
+            UID(uid): Message(seq, mask, is_recent=seq == 4)
+            for seq, (uid, mask) in enumerate(
+                zip(state.uids, state.flags, strict=True), 1
+            )
+        }
+
+    def search(self, wire: bytes) -> list[int]:
+        """Return the sequence numbers of what matches."""
+        searcher = Searcher(
+            self.store,
+            "INBOX",
+            self.messages,
+            lambda name: flag_mask([name], self.keywords),
+            len(self.messages),
+            max(self.messages),
+        )
+        uids = run(searcher.find(parse(wire)))
+        return sorted(self.messages[uid].seq for uid in uids)
+
+    def test_keys(self) -> None:
+        self.assertEqual(list(self.messages), [3, 6, 9, 12])
+        for wire, numbers in FOUND:
+            self.assertEqual(self.search(wire), numbers, wire)
+
+    def test_gone_messages_do_not_match(self) -> None:
+        self.store.expunge("INBOX", [3], only_deleted=False)
+        self.store.forget("INBOX", [3])
+        for wire in (b"SMALLER 999999", b"SUBJECT plain", b"TEXT body"):
+            self.assertNotIn(1, self.search(wire), wire)
