@@ -1,16 +1,27 @@
 """The server as a process: start, SIGHUP, stop."""
 
 import os
+import pwd
 import signal
+import smtplib
 import socket
 import ssl
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+
+from twisted.trial.unittest import SkipTest
 
 from mailsrv.tls import authority
 from tests.clients.server import HOST, ROOT, Server, ServerCase
 from tests.tls.certificates import write
+
+
+def deliver(server: Server, name: str) -> None:
+    address = server.account(name).address
+    with smtplib.SMTP(HOST, server.ports["smtp"], timeout=10) as client:
+        client.sendmail("sender@example.org", [address], "Subject: a\n\nb\n")
 
 
 class StartTests(ServerCase):
@@ -47,7 +58,38 @@ class RefusedStartTests(ServerCase):
         self.assertNotIn("Traceback", str(error))
 
 
+class UserTests(ServerCase):
+    def test_root_is_dropped_before_anything_is_written(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("needs root")
+        self.server.stop()
+        nobody = pwd.getpwnam("nobody")
+        self.folder.chmod(0o755)
+        folder = self.server.folder
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        text = self.server.config.read_text()
+        self.server.config.write_text('user = "nobody"\n' + text)
+        self.server.start()
+        status = Path(f"/proc/{self.server.pid}/status").read_text()
+        self.assertIn(f"\nUid:\t{nobody.pw_uid}\t{nobody.pw_uid}", status)
+        deliver(self.server, "anna")
+        owners = {path.stat().st_uid for path in (folder / "data").rglob("*")}
+        self.assertEqual(owners, {nobody.pw_uid})
+        modes = {path.stat().st_mode & 0o077 for path in (folder / "data").rglob("*")}
+        self.assertEqual(modes, {0})
+
+
 class ReloadTests(ServerCase):
+    def test_a_connection_outlives_a_reload(self) -> None:
+        with closing(socket.create_connection((HOST, self.server.ports["imap"]))) as s:
+            s.settimeout(10)
+            self.assertTrue(s.recv(100).startswith(b"* OK"))
+            self.server.hang_up()
+            self.server.wait_for_log("are reloaded")
+            s.sendall(b"a NOOP\r\n")
+            self.assertTrue(s.recv(100).startswith(b"a OK"))
+
     def test_wrong_settings_leave_the_old_ones(self) -> None:
         good = self.server.config.read_text()
         self.server.config.write_text(good + "[imap]\nkeep_alive = 1\n[pop4]\n")
