@@ -1,17 +1,22 @@
 """All parts of a running server, joined by their constructors' arguments.
 
-Made when root is dropped; nothing here knows of signals or of twistd.
+Made when root is dropped; nothing here knows of signals, ports or twistd.
 """
 
-from typing import Any, get_args
+from typing import Any
 
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
 
 from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.live import LiveDirectory
-from mailsrv.settings import Service, Settings
+from mailsrv.connections import ConnectionLimits
+from mailsrv.mailboxes.store import MailStore
+from mailsrv.routing.router import Router
+from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
+from mailsrv.smtp.server import SmtpFactory
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
 
@@ -36,24 +41,89 @@ class Parts:
             reactor=reactor,
             settings=settings.login,
         )
-        self.factories: dict[str, IProtocolFactory] = dict.fromkeys(
-            get_args(Service), Factory.forProtocol(Protocol)
+        self._mail_store = MailStore(
+            settings.data / "mail",
+            threads=self.threads,
+            reactor=reactor,
+            settings=settings.store,
         )
+        self._smtp_limits = _limits(settings.smtp)
+        self._imap_limits = _limits(settings.imap)
+        self._pop3_limits = _limits(settings.pop3)
+        router = Router(self._live)
+        self._mx, self._submission = (
+            SmtpFactory(
+                role,
+                hostname=settings.hostname,
+                settings=settings.smtp,
+                tls_settings=settings.tls,
+                tls=tls,
+                router=router,
+                authenticator=self._authenticator,
+                mail_store=self._mail_store,
+                connections=self._smtp_limits,
+                reactor=reactor,
+                log_wire=settings.log.level == "debug",
+            )
+            for role in ("mx", "submission")
+        )
+        self._imap = self._pop3 = Factory.forProtocol(Protocol)
+        # One factory serves a protocol with TLS from the first octet and without.
+        self.factories: dict[str, IProtocolFactory] = {
+            "smtp": self._mx,
+            "submission": self._submission,
+            "submissions": self._submission,
+            "imap": self._imap,
+            "imaps": self._imap,
+            "pop3": self._pop3,
+            "pop3s": self._pop3,
+        }
 
-    def start(self) -> None:
+    def start(self) -> "Deferred[None]":
         """Read the accounts, blocking: without them no mail could be answered."""
         self._live.start()
+        return Deferred.fromCoroutine(self._mail_store.start())
 
     async def use(self, settings: Settings) -> None:
         """Hand new settings to all, and read the accounts again."""
         self._authenticator.settings = settings.login
-        await self._live.refresh()
+        self._mail_store.settings = settings.store
+        self._mx.settings = self._submission.settings = settings.smtp
+        for factory in (self._mx, self._submission):
+            factory.tls_settings = settings.tls
+            factory.log_wire = settings.log.level == "debug"
+        _change(self._smtp_limits, settings.smtp)
+        _change(self._imap_limits, settings.imap)
+        _change(self._pop3_limits, settings.pop3)
+        directory = await self._live.refresh()
+        await self._mail_store.accounts_changed(directory.accounts())
 
     async def drain(self) -> None:
         """Wait until no session is left; idle ones are ended at once."""
+        await DeferredList(
+            [
+                Deferred.fromCoroutine(factory.drain())
+                for factory in (self._mx, self._submission)
+            ],
+            fireOnOneErrback=True,
+        )
 
     async def stop(self) -> None:
         """Close what is open. Call it after `drain`."""
         self._live.stop()
+        await self._mail_store.stop()
         self.threads.stop()
         self._database.close()
+
+
+def _limits(section: SmtpSettings | ImapSettings | Pop3Settings) -> ConnectionLimits:
+    return ConnectionLimits(
+        section.max_connections, section.max_connections_per_address
+    )
+
+
+def _change(
+    limits: ConnectionLimits, section: SmtpSettings | ImapSettings | Pop3Settings
+) -> None:
+    limits.max_all = section.max_connections
+    limits.max_per_address = section.max_connections_per_address

@@ -124,7 +124,8 @@ class MailServer(Service):
         if os.geteuid() == 0:
             log.warn("runs as root: set user to a system user made for mailsrv")
         self._parts = Parts(self._settings, self._tls, self._reactor)
-        self._parts.start()
+        started = self._parts.start()
+        started.addErrback(lambda failure: log.failure("start failed", failure))
         self._listeners.open(self._parts.factories, self._tls)
         self._poll.start(CERTIFICATE_POLL_S, now=False)
         IReactorCore(self._reactor).callWhenRunning(self._running)

@@ -139,7 +139,10 @@ class Server:
             time.sleep(PAUSE_S)
 
     def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+        try:
+            return self.log_file.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def hang_up(self) -> None:
         """Have the settings read again."""
