@@ -1,16 +1,14 @@
 """Writes what a server says (RFC 3501 sections 7 and 9)."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from mailsrv.imap import grammar
 from mailsrv.store import mutf7
-from mailsrv.store.values import FIRST_KEYWORD_BIT, SYSTEM_FLAGS
 
 MAX_QUOTED = 1024  # octets; longer strings go out as literals
 
 _MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-_SYSTEM_FLAGS = [(name.encode("ascii"), bit) for name, bit in SYSTEM_FLAGS.items()]
 
 
 def literal(data: bytes) -> bytes:
@@ -72,14 +70,3 @@ def uid_set(uids: Iterable[int]) -> bytes:
         else:
             spans.append([uid, uid])
     return b",".join(b"%d" % a if a == b else b"%d:%d" % (a, b) for a, b in spans)
-
-
-def flag_list(mask: int, keywords: Sequence[str], *, recent: bool) -> bytes:
-    """Return the parenthesised names of a message's flags."""
-    names = [coded for coded, bit in _SYSTEM_FLAGS if mask & bit]
-    rest = mask >> FIRST_KEYWORD_BIT
-    if rest:
-        names += [k.encode() for n, k in enumerate(keywords) if rest >> n & 1]
-    if recent:
-        names.append(b"\\Recent")
-    return parenthesised(names)

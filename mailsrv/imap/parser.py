@@ -171,7 +171,7 @@ class Parser:
         return utc + east_s if sign == b"-" else utc - east_s
 
     def take(self, pattern: Pattern[bytes], what: str) -> Match[bytes]:
-        """Take a token of one command's own grammar."""
+        """Take what `pattern` matches here; `what` names it in an error."""
         found = pattern.match(self.data, self.at)
         if found is None:
             raise ProtocolViolation(f"Expected {what}")

@@ -1,0 +1,219 @@
+"""Commands on mailboxes as wholes (RFC 3501 6.3), and quotas (RFC 9208).
+
+Also RFC 6154 (CREATE with a special use). What LIST answers: mailsrv.imap.listing.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mailsrv.imap import format, listing
+from mailsrv.imap.commands.rule import LOGGED_IN, Rule
+from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.imap.listing import List
+from mailsrv.imap.parser import Parser
+from mailsrv.imap.session import Session
+from mailsrv.store.values import MailboxStatus
+
+# RFC 6154 section 2. \All and \Flagged would be views of other mailboxes.
+SPECIAL_USES = {
+    use.lower(): use for use in ("\\Archive", "\\Drafts", "\\Junk", "\\Sent", "\\Trash")
+}
+STATUS_ITEMS = {
+    b"MESSAGES": lambda status: status.messages,
+    b"RECENT": lambda status: status.recent,
+    b"UIDNEXT": lambda status: status.uid_next,
+    b"UIDVALIDITY": lambda status: status.uid_validity,
+    b"UNSEEN": lambda status: status.unseen,
+}
+
+
+def parse_mailbox(arguments: Parser) -> str:
+    arguments.space()
+    return arguments.mailbox()
+
+
+# SELECT and EXAMINE
+
+
+async def select(session: Session, name: str, *, read_only: bool) -> bytes:
+    # RFC 3501 section 6.3.1: whatever comes of it, the old mailbox is left.
+    session.unselect()
+    mailbox = await session.account_mailboxes.select(name, read_only=read_only)
+    session.selected = mailbox
+    lines = [
+        session.flags_of_mailbox(),
+        b"* %d EXISTS\r\n* %d RECENT\r\n" % (mailbox.exists, mailbox.recent),
+    ]
+    if (unseen := mailbox.first_unseen) is not None:
+        lines.append(b"* OK [UNSEEN %d] First unseen.\r\n" % unseen)
+    lines.append(b"* OK [UIDVALIDITY %d] UIDs valid.\r\n" % mailbox.uid_validity)
+    lines.append(b"* OK [UIDNEXT %d] Next UID.\r\n" % mailbox.uid_next)
+    session.write(b"".join(lines))
+    return b"READ-ONLY" if read_only else b"READ-WRITE"
+
+
+# CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """The arguments of CREATE."""
+
+    mailbox: str
+    special_uses: tuple[str, ...] = ()
+
+
+def parse_create(arguments: Parser) -> Create:
+    name = parse_mailbox(arguments)
+    uses: list[str] = []
+
+    def use() -> str:
+        arguments.expect(b"\\")
+        return "\\" + arguments.atom().decode("ascii")
+
+    def parameter() -> None:
+        if arguments.keyword() != b"USE":
+            raise ProtocolViolation("Unknown parameter of CREATE")
+        arguments.space()
+        uses.extend(arguments.items(use, may_be_empty=True))
+
+    if arguments.skip(b" "):
+        arguments.items(parameter)
+    return Create(name, tuple(uses))
+
+
+async def create(session: Session, arguments: Create) -> bytes:
+    try:
+        uses = [SPECIAL_USES[use.lower()] for use in arguments.special_uses]
+    except KeyError:
+        # RFC 6154 section 3
+        raise Refused("No such special use here", b"USEATTR") from None
+    await session.account_mailboxes.create(arguments.mailbox, uses)
+    return b""
+
+
+async def delete(session: Session, name: str) -> bytes:
+    if session.selected is not None and session.selected.name == name:
+        session.unselect()
+    await session.account_mailboxes.delete(name)
+    return b""
+
+
+def parse_rename(arguments: Parser) -> tuple[str, str]:
+    return parse_mailbox(arguments), parse_mailbox(arguments)
+
+
+async def rename(session: Session, names: tuple[str, str]) -> bytes:
+    await session.account_mailboxes.rename(*names)
+    return b""
+
+
+async def subscribe(session: Session, name: str) -> bytes:
+    await session.account_mailboxes.subscribe(name)
+    return b""
+
+
+async def unsubscribe(session: Session, name: str) -> bytes:
+    await session.account_mailboxes.unsubscribe(name)
+    return b""
+
+
+# LIST, LSUB, XLIST
+
+
+async def list_mailboxes(session: Session, request: List) -> bytes:
+    if request.asks_for_separator:
+        session.write(b'* LIST (\\Noselect) "/" ""\r\n')
+        return b""
+    mailboxes = await session.account_mailboxes.mailboxes()
+    session.write(b"".join(listing.list_responses(request, mailboxes)))
+    return b""
+
+
+async def lsub(session: Session, request: List) -> bytes:
+    mailboxes = await session.account_mailboxes.mailboxes()
+    session.write(b"".join(listing.lsub_responses(request, mailboxes)))
+    return b""
+
+
+async def xlist(session: Session, request: List) -> bytes:
+    mailboxes = await session.account_mailboxes.mailboxes()
+    session.write(b"".join(listing.xlist_responses(request, mailboxes)))
+    return b""
+
+
+# STATUS
+
+
+def parse_status(arguments: Parser) -> tuple[str, list[bytes]]:
+    name = parse_mailbox(arguments)
+    arguments.space()
+    items = arguments.items(arguments.keyword)
+    if not STATUS_ITEMS.keys() >= set(items):
+        raise ProtocolViolation("Unknown status item")
+    return name, list(dict.fromkeys(items))
+
+
+async def status(session: Session, arguments: tuple[str, list[bytes]]) -> bytes:
+    name, items = arguments
+    found: MailboxStatus = await session.account_mailboxes.status(name)
+    pairs = [b"%b %d" % (item, STATUS_ITEMS[item](found)) for item in items]
+    session.write(
+        b"* STATUS %b %b\r\n" % (format.mailbox(name), format.parenthesised(pairs))
+    )
+    return b""
+
+
+# Quotas: one root, named "", of all mailboxes of an account that has a limit
+
+
+def parse_quota_root(arguments: Parser) -> bytes:
+    arguments.space()
+    return arguments.astring()
+
+
+async def get_quota(session: Session, root: bytes) -> bytes:
+    if root or not (answer := await _quota(session)):
+        raise Refused("No such quota root", b"NONEXISTENT")
+    session.write(answer)
+    return b""
+
+
+async def get_quota_root(session: Session, name: str) -> bytes:
+    mailboxes = await session.account_mailboxes.mailboxes()
+    if not any(mailbox.name == name and mailbox.selectable for mailbox in mailboxes):
+        raise Refused("No such mailbox", b"NONEXISTENT")
+    answer = await _quota(session)
+    session.write(
+        b"* QUOTAROOT %b%b\r\n%b"
+        % (format.mailbox(name), b' ""' * bool(answer), answer)
+    )
+    return b""
+
+
+async def _quota(session: Session) -> bytes:
+    """Return the QUOTA response in units of 1024 octets, b"" without a limit."""
+    quota = await session.account_mailboxes.quota()
+    if quota.limit_octets is None:
+        return b""
+    used = -(-quota.used_octets // 1024)
+    return b'* QUOTA "" (STORAGE %d %d)\r\n' % (used, quota.limit_octets // 1024)
+
+
+# Any: each rule has arguments of its own type.
+RULES: dict[bytes, Rule[Any]] = {
+    b"SELECT": Rule(LOGGED_IN, parse_mailbox, partial(select, read_only=False)),
+    b"EXAMINE": Rule(LOGGED_IN, parse_mailbox, partial(select, read_only=True)),
+    b"CREATE": Rule(LOGGED_IN, parse_create, create),
+    b"DELETE": Rule(LOGGED_IN, parse_mailbox, delete),
+    b"RENAME": Rule(LOGGED_IN, parse_rename, rename),
+    b"SUBSCRIBE": Rule(LOGGED_IN, parse_mailbox, subscribe),
+    b"UNSUBSCRIBE": Rule(LOGGED_IN, parse_mailbox, unsubscribe),
+    b"LIST": Rule(LOGGED_IN, listing.parse_list, list_mailboxes),
+    b"LSUB": Rule(LOGGED_IN, listing.parse_plain, lsub),
+    b"XLIST": Rule(LOGGED_IN, listing.parse_plain, xlist),
+    b"STATUS": Rule(LOGGED_IN, parse_status, status),
+    b"GETQUOTA": Rule(LOGGED_IN, parse_quota_root, get_quota),
+    b"GETQUOTAROOT": Rule(LOGGED_IN, parse_mailbox, get_quota_root),
+}

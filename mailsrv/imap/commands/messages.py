@@ -1,0 +1,266 @@
+"""Commands that add, change and remove messages (RFC 3501 6.3.11, 6.4).
+
+Also RFC 3691 (UNSELECT), 4315 (UIDPLUS) and 6851 (MOVE). Reading messages is in
+`fetch` and `search`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from mailsrv.imap import format
+from mailsrv.imap.commands.rule import LOGGED_IN, Rule, no_arguments
+from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.imap.grammar import SequenceSet
+from mailsrv.imap.parser import Parser
+from mailsrv.imap.session import Session, State
+from mailsrv.mailboxes.incoming import Incoming
+from mailsrv.mailboxes.sequence import OutOfRange
+from mailsrv.store.values import NoSuchMailbox, OverQuota
+
+# APPEND
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """The arguments of APPEND before its message."""
+
+    mailbox: str
+    flags: tuple[str, ...] = ()
+    internal_date: int | None = None  # seconds since 1970; None: now
+
+
+def parse_append(arguments: Parser) -> Append:
+    arguments.space()
+    name = arguments.mailbox()
+    arguments.space()
+    flags: tuple[str, ...] = ()
+    if arguments.peek() == b"(":
+        flags = _texts(arguments.flags())
+        arguments.space()
+    internal_date = None
+    if arguments.peek() == b'"':
+        internal_date = arguments.date_time()
+        arguments.space()
+    return Append(name, flags, internal_date)
+
+
+async def append(session: Session, arguments: Append) -> bytes:
+    """Stream a message to the store (RFC 3501 6.3.11)."""
+    if session.message is None:
+        raise ProtocolViolation("Expected a literal")
+    size = session.message.size_octets
+    if size == 0:
+        raise Refused("The message is empty", b"CANNOT")
+    if size > session.settings.max_append_octets:
+        raise Refused("The message is too large", b"TOOBIG")
+    mailboxes = session.account_mailboxes
+    if not await mailboxes.has_room(size):
+        raise OverQuota
+    try:
+        incoming = await mailboxes.receive(
+            arguments.mailbox, arguments.flags, arguments.internal_date
+        )
+        try:
+            await _feed(session, incoming)
+            appended = await mailboxes.append(arguments.mailbox, [incoming])
+        finally:
+            await incoming.abort()
+    except NoSuchMailbox:
+        raise Refused("No such mailbox", b"TRYCREATE") from None
+    return b"APPENDUID %d %b" % (
+        appended.uid_validity,
+        format.uid_set(appended.uids),
+    )
+
+
+async def _feed(session: Session, incoming: Incoming) -> None:
+    while data := await session.message_data():
+        incoming.feed(data)
+        if incoming.full:
+            await incoming.drained()
+
+
+# STORE
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The arguments of STORE."""
+
+    messages: SequenceSet
+    operation: Literal["+", "-", "="]
+    flags: tuple[str, ...]
+    silent: bool
+
+
+def parse_store(arguments: Parser) -> Store:
+    arguments.space()
+    messages = arguments.sequence_set()
+    arguments.space()
+    operation: Literal["+", "-", "="] = "="
+    if arguments.skip(b"+"):
+        operation = "+"
+    elif arguments.skip(b"-"):
+        operation = "-"
+    arguments.expect(b"FLAGS")
+    silent = arguments.skip(b".SILENT")
+    arguments.space()
+    if arguments.peek() == b"(":
+        flags = arguments.flags()
+    else:
+        flags = [arguments.flag()]
+        while not arguments.at_end():
+            arguments.space()
+            flags.append(arguments.flag())
+    return Store(messages, operation, _texts(flags), silent)
+
+
+async def store(session: Session, arguments: Store, *, by_uid: bool) -> bytes:
+    uids = _messages(session, arguments.messages, by_uid=by_uid)
+    mailbox = session.writable_mailbox
+    # The flags of the messages are news of the mailbox, told before the tagged OK.
+    await mailbox.store_flags(
+        uids, arguments.operation, arguments.flags, silent=arguments.silent
+    )
+    return b""
+
+
+# COPY and MOVE
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The arguments of COPY and MOVE."""
+
+    messages: SequenceSet
+    target: str
+
+
+def parse_transfer(arguments: Parser) -> Transfer:
+    arguments.space()
+    messages = arguments.sequence_set()
+    arguments.space()
+    return Transfer(messages, arguments.mailbox())
+
+
+async def copy(session: Session, arguments: Transfer, *, by_uid: bool) -> bytes:
+    uids = _messages(session, arguments.messages, by_uid=by_uid)
+    if not uids:
+        return b""
+    try:
+        copied = await session.mailbox.copy(uids, arguments.target)
+    except NoSuchMailbox:
+        raise Refused("No such mailbox", b"TRYCREATE") from None
+    if not copied.source_uids:
+        raise Refused("The messages are gone", b"EXPUNGEISSUED")
+    return _copy_uid(copied.uid_validity, copied.source_uids, copied.target_uids)
+
+
+async def move(session: Session, arguments: Transfer, *, by_uid: bool) -> bytes:
+    uids = _messages(session, arguments.messages, by_uid=by_uid)
+    mailbox = session.writable_mailbox
+    if not uids:
+        return b""
+    if arguments.target == mailbox.name:
+        raise Refused("The messages are in that mailbox already", b"CANNOT")
+    try:
+        moved = await mailbox.move(uids, arguments.target)
+    except NoSuchMailbox:
+        raise Refused("No such mailbox", b"TRYCREATE") from None
+    sources = [uid for part in moved for uid in part.source_uids]
+    targets = [uid for part in moved for uid in part.target_uids]
+    if not sources:
+        raise Refused("The messages are gone", b"EXPUNGEISSUED")
+    # RFC 6851 section 4.3: before the EXPUNGEs, which are news sent after this.
+    code = _copy_uid(moved[0].uid_validity, sources, targets)
+    session.write(b"* OK [%b] Moved.\r\n" % code)
+    return b""
+
+
+def _copy_uid(
+    uid_validity: int, sources: Sequence[int], targets: Sequence[int]
+) -> bytes:
+    return b"COPYUID %d %b %b" % (
+        uid_validity,
+        format.uid_set(sources),
+        format.uid_set(targets),
+    )
+
+
+# EXPUNGE, CHECK, CLOSE, UNSELECT
+
+
+async def expunge(session: Session, _: None) -> bytes:
+    await session.writable_mailbox.expunge()
+    return b""
+
+
+def parse_uid_expunge(arguments: Parser) -> SequenceSet:
+    arguments.space()
+    return arguments.sequence_set()
+
+
+async def uid_expunge(session: Session, messages: SequenceSet) -> bytes:
+    uids = _messages(session, messages, by_uid=True)
+    await session.writable_mailbox.expunge(uids)
+    return b""
+
+
+async def check(session: Session, _: None) -> bytes:
+    await session.mailbox.refresh()
+    return b""
+
+
+async def close(session: Session, _: None) -> bytes:
+    """Remove what is \\Deleted, without EXPUNGE responses, and leave (6.4.2)."""
+    await session.mailbox.close(expunge=True)
+    session.selected = None
+    return b""
+
+
+async def unselect(session: Session, _: None) -> bytes:
+    session.unselect()
+    return b""
+
+
+def _messages(
+    session: Session, messages: SequenceSet, *, by_uid: bool
+) -> Sequence[int]:
+    """Return the UIDs of a sequence set of the selected mailbox."""
+    try:
+        return session.mailbox.uids(messages, by_uid=by_uid)
+    except OutOfRange:
+        raise ProtocolViolation("No such message") from None
+
+
+def _texts(flags: Sequence[bytes]) -> tuple[str, ...]:
+    return tuple(flag.decode("ascii") for flag in flags)
+
+
+def _both(
+    name: bytes, parse: Any, run: Any, *, holds_expunge: bool = False
+) -> dict[bytes, Rule[Any]]:
+    """Return the rules of a command by sequence number and by UID."""
+    by_uid = {name: False, b"UID " + name: True}
+    return {
+        key: Rule(
+            State.SELECTED, parse, partial(run, by_uid=uid), holds_expunge=holds_expunge
+        )
+        for key, uid in by_uid.items()
+    }
+
+
+# Any: each rule has arguments of its own type.
+RULES: dict[bytes, Rule[Any]] = {
+    b"APPEND": Rule(LOGGED_IN, parse_append, append),
+    b"CHECK": Rule(State.SELECTED, no_arguments, check),
+    b"CLOSE": Rule(State.SELECTED, no_arguments, close),
+    b"UNSELECT": Rule(State.SELECTED, no_arguments, unselect),
+    b"EXPUNGE": Rule(State.SELECTED, no_arguments, expunge),
+    b"UID EXPUNGE": Rule(State.SELECTED, parse_uid_expunge, uid_expunge),
+    **_both(b"STORE", parse_store, store, holds_expunge=True),
+    **_both(b"COPY", parse_transfer, copy),
+    **_both(b"MOVE", parse_transfer, move),
+}

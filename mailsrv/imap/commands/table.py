@@ -1,0 +1,13 @@
+"""All commands by name, from their families' modules."""
+
+from typing import Any
+
+from mailsrv.imap.commands import mailboxes, messages, session
+from mailsrv.imap.commands.rule import Rule
+
+# Any: each rule has arguments of its own type.
+RULES: dict[bytes, Rule[Any]] = {
+    **session.RULES,
+    **mailboxes.RULES,
+    **messages.RULES,
+}

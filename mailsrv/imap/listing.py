@@ -1,0 +1,191 @@
+"""What LIST, LSUB and XLIST ask for, and which mailboxes answer (RFC 3501 6.3).
+
+Also RFC 5258 (LIST-EXTENDED), 3348 (CHILDREN), 6154 (SPECIAL-USE). No I/O.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mailsrv.imap import format
+from mailsrv.imap.errors import ProtocolViolation
+from mailsrv.imap.parser import Parser
+from mailsrv.imap.patterns import Pattern
+from mailsrv.store import mutf7
+from mailsrv.store.names import INBOX, SEPARATOR
+from mailsrv.store.values import MailboxInfo
+
+MAX_PATTERNS = 20  # of one LIST; each is tried on each mailbox
+SELECTIONS = {b"SUBSCRIBED", b"REMOTE", b"RECURSIVEMATCH", b"SPECIAL-USE"}
+RETURNS = {b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE"}
+# The names that XLIST had before RFC 6154 settled others.
+_XLIST = {"\\Junk": "\\Spam", "\\All": "\\AllMail", "\\Flagged": "\\Starred"}
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """The arguments of LIST; of LSUB and XLIST reference and patterns alone."""
+
+    reference: bytes
+    patterns: tuple[bytes, ...]
+    selection: frozenset[bytes] = frozenset()
+    returns: frozenset[bytes] = frozenset()
+
+    @property
+    def asks_for_separator(self) -> bool:
+        """RFC 3501 section 6.3.8: an empty name asks for the separator."""
+        return self.patterns == (b"",) and not self.selection
+
+
+def parse_plain(arguments: Parser) -> List:
+    """Parse the arguments of LSUB and XLIST."""
+    arguments.space()
+    reference = arguments.astring()
+    arguments.space()
+    return List(reference, (arguments.list_mailbox(),))
+
+
+def parse_list(arguments: Parser) -> List:
+    """Parse the arguments of LIST, RFC 5258's options included."""
+    arguments.space()
+    selection: frozenset[bytes] = frozenset()
+    if arguments.peek() == b"(":
+        selection = _options(arguments, SELECTIONS)
+        if b"RECURSIVEMATCH" in selection and selection <= {
+            b"RECURSIVEMATCH",
+            b"REMOTE",
+        }:
+            # RFC 5258 section 3.1
+            raise ProtocolViolation("RECURSIVEMATCH needs another selection")
+        arguments.space()
+    reference = arguments.astring()
+    arguments.space()
+    if arguments.peek() == b"(":
+        patterns = tuple(arguments.items(arguments.list_mailbox))
+    else:
+        patterns = (arguments.list_mailbox(),)
+    if len(patterns) > MAX_PATTERNS:
+        raise ProtocolViolation("Too many patterns")
+    returns: frozenset[bytes] = frozenset()
+    if arguments.skip(b" RETURN "):
+        returns = _options(arguments, RETURNS)
+    return List(reference, patterns, selection, returns)
+
+
+def _options(arguments: Parser, known: set[bytes]) -> frozenset[bytes]:
+    options = frozenset(arguments.items(arguments.keyword, may_be_empty=True))
+    if unknown := options - known:
+        # RFC 5258 section 3: an option that was not offered is BAD.
+        raise ProtocolViolation(f"Unknown option {min(unknown).decode('ascii')}")
+    return options
+
+
+def patterns_of(request: List) -> list[Pattern]:
+    """Return the patterns with their reference, as names in Unicode.
+
+    What is no modified UTF-7 matches nothing.
+    """
+    found = []
+    for coded in request.patterns:
+        text = request.reference + coded
+        if len(text) > 1 and not any(wildcard in text for wildcard in b"*%"):
+            # Thunderbird may end the name of a folder with the separator.
+            text = text.removesuffix(SEPARATOR.encode("ascii"))
+        try:
+            found.append(Pattern(mutf7.decode(text)))
+        except ValueError:
+            continue
+    return found
+
+
+def _matches(patterns: Sequence[Pattern], name: str) -> bool:
+    return any(pattern.matches(name) for pattern in patterns)
+
+
+def list_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator[bytes]:
+    """Yield LIST's responses."""
+    patterns = patterns_of(request)
+    with_selected = _parents(m.name for m in mailboxes if _is_selected(request, m))
+    recursive = b"RECURSIVEMATCH" in request.selection
+    wants_subscribed = b"SUBSCRIBED" in request.selection | request.returns
+    for mailbox in mailboxes:
+        below = recursive and mailbox.name in with_selected
+        if not (below or _is_selected(request, mailbox)):
+            continue
+        if not _matches(patterns, mailbox.name):
+            continue
+        attributes = _attributes(mailbox)
+        if wants_subscribed and mailbox.subscribed:
+            attributes.append(b"\\Subscribed")
+        extended = b""
+        if below:
+            criteria = sorted(request.selection - {b"RECURSIVEMATCH", b"REMOTE"})
+            extended = b' ("CHILDINFO" (%b))' % b" ".join(
+                b'"%b"' % criterion for criterion in criteria
+            )
+        yield _response(b"LIST", attributes, mailbox.name, extended)
+
+
+def _is_selected(request: List, mailbox: MailboxInfo) -> bool:
+    if b"SPECIAL-USE" in request.selection and not mailbox.special_uses:
+        return False
+    if b"SUBSCRIBED" in request.selection:
+        return mailbox.subscribed
+    return mailbox.selectable or mailbox.has_children
+
+
+def lsub_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator[bytes]:
+    """Yield LSUB's responses: subscribed names, and what leads to them."""
+    patterns = patterns_of(request)
+    subscribed = [m.name for m in mailboxes if m.subscribed]
+    names = set(subscribed)
+    if any(b"%" in pattern for pattern in request.patterns):
+        # RFC 3501 section 6.3.9: foo for foo/bar, if "%" passes over bar.
+        names |= _parents(name for name in subscribed if not _matches(patterns, name))
+    for name in sorted(names, key=lambda name: (name != INBOX, name)):
+        if _matches(patterns, name):
+            attributes = [] if name in subscribed else [b"\\Noselect"]
+            yield _response(b"LSUB", attributes, name)
+
+
+def xlist_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator[bytes]:
+    """Yield the responses of XLIST, which Outlook 2013 and old iOS use."""
+    patterns = patterns_of(request)
+    for mailbox in mailboxes:
+        if _is_selected(request, mailbox) and _matches(patterns, mailbox.name):
+            attributes = _attributes(mailbox)
+            attributes += [
+                _XLIST[use].encode("ascii")
+                for use in mailbox.special_uses
+                if use in _XLIST
+            ]
+            if mailbox.name == INBOX:
+                attributes.append(b"\\Inbox")
+            yield _response(b"XLIST", attributes, mailbox.name)
+
+
+def _attributes(mailbox: MailboxInfo) -> list[bytes]:
+    attributes = [b"\\HasChildren" if mailbox.has_children else b"\\HasNoChildren"]
+    if not mailbox.selectable:
+        # RFC 5258 section 3: the first implies the second, which all clients know.
+        attributes += [b"\\NonExistent", b"\\Noselect"]
+    return attributes + [use.encode("ascii") for use in mailbox.special_uses]
+
+
+def _parents(names: Iterator[str]) -> set[str]:
+    found = set()
+    for name in names:
+        while (at := name.rfind(SEPARATOR)) > 0:
+            name = name[:at]
+            found.add(name)
+    return found
+
+
+def _response(
+    kind: bytes, attributes: Sequence[bytes], name: str, extended: bytes = b""
+) -> bytes:
+    return b'* %b (%b) "/" %b%b\r\n' % (
+        kind,
+        b" ".join(attributes),
+        format.mailbox(name),
+        extended,
+    )

@@ -1,0 +1,409 @@
+"""One IMAP session: its state, what it reads and writes, and its news.
+
+What the commands know of the connection. The server owns the transport's callbacks
+and passes them on: `received`, `pause`, `resume`, `lost`.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from enum import Flag, auto
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime, ISSLTransport
+from twisted.logger import Logger
+
+from mailsrv.accounts.authenticator import Authenticator
+from mailsrv.accounts.directory import Account
+from mailsrv.imap import format
+from mailsrv.imap.engine import (
+    CONTINUE,
+    NEED_DATA,
+    Event,
+    ImapEngine,
+    Line,
+    MessageData,
+    MessageEnd,
+    MessageLiteral,
+    Overrun,
+)
+from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.mailboxes.account import AccountMailboxes
+from mailsrv.mailboxes.selected import Selected
+from mailsrv.mailboxes.sequence import (
+    Exists,
+    Expunge,
+    Flags,
+    Gone,
+    Keywords,
+    News,
+    Recent,
+)
+from mailsrv.mailboxes.store import MailStore
+from mailsrv.settings import ImapSettings, TlsSettings
+from mailsrv.tls.contexts import TlsContexts
+
+log = Logger()
+
+# Octets of pipelined commands that wait; beyond, the socket is not read.
+MAX_QUEUED = 128 * 1024
+
+
+class State(Flag):
+    """RFC 3501 section 3."""
+
+    NOT_AUTHENTICATED = auto()
+    AUTHENTICATED = auto()
+    SELECTED = auto()
+
+
+class Disconnected(Exception):
+    """The connection is gone: raised in whatever waits for the client."""
+
+
+class Services(Protocol):
+    """What a session uses of the server (the factory has it)."""
+
+    settings: ImapSettings
+    tls_settings: TlsSettings
+    tls: TlsContexts | None
+    authenticator: Authenticator
+    mail_store: MailStore
+    reactor: IReactorTime
+
+
+class Session:
+    """The conversation with one client, from greeting to end."""
+
+    __slots__ = (
+        "_more",
+        "_timer",
+        "_writable",
+        "account",
+        "after_reply",
+        "busy",
+        "client",
+        "closing",
+        "commands",
+        "draining",
+        "ended_by",
+        "engine",
+        "id",
+        "mailboxes",
+        "message",
+        "octets_in",
+        "octets_out",
+        "peer",
+        "selected",
+        "services",
+        "settings",
+        "since_s",
+        "transport",
+        "wake",
+    )
+
+    # Any: Twisted's transports have more than one interface declares.
+    def __init__(
+        self, *, transport: Any, services: Services, peer: str, session_id: str
+    ) -> None:
+        self.transport = transport
+        self.services = services
+        self.settings = services.settings
+        self.peer = peer
+        self.id = session_id
+        self.engine = ImapEngine()
+        self.account: Account | None = None
+        self.mailboxes: AccountMailboxes | None = None
+        self.selected: Selected | None = None
+        self.message: MessageLiteral | None = None  # announced and not yet read
+        self.after_reply: Callable[[], None] | None = None  # once, after tagged OK
+        self.wake: Callable[[], None] | None = None  # set in IDLE
+        self.client = ""  # what ID told
+        self.busy = False  # a command runs
+        self.closing = False
+        self.draining = False  # BYE as soon as no command runs
+        self.ended_by = ""
+        self.since_s = services.reactor.seconds()
+        self.commands = 0
+        self.octets_in = 0
+        self.octets_out = 0
+        self._more: Deferred[None] | None = None  # waits for octets of the client
+        self._writable: Deferred[None] | None = None  # while the client reads slowly
+        self._timer = services.reactor.callLater(
+            self.settings.login_timeout_s, self._timed_out
+        )
+
+    # State
+
+    @property
+    def state(self) -> State:
+        if self.account is None:
+            return State.NOT_AUTHENTICATED
+        return State.AUTHENTICATED if self.selected is None else State.SELECTED
+
+    @property
+    def user(self) -> str:
+        """The account's name for the log, "-" before login."""
+        return self.account.name if self.account is not None else "-"
+
+    @property
+    def tls_active(self) -> bool:
+        return ISSLTransport.providedBy(self.transport)
+
+    @property
+    def may_send_password(self) -> bool:
+        """Whether a password may come over this connection (RFC 3501 6.2.3)."""
+        if self.tls_active:
+            return True
+        if not self.services.tls_settings.clear_text_passwords_on_loopback:
+            return False
+        return bool(self.peer) and ipaddress.ip_address(self.peer).is_loopback
+
+    @property
+    def account_mailboxes(self) -> AccountMailboxes:
+        """The account's mailboxes, in a command that needs a login."""
+        if self.mailboxes is None:
+            raise ProtocolViolation("Log in first")
+        return self.mailboxes
+
+    @property
+    def mailbox(self) -> Selected:
+        """The selected mailbox, in a command that needs one."""
+        if self.selected is None:
+            raise ProtocolViolation("Select a mailbox first")
+        return self.selected
+
+    @property
+    def writable_mailbox(self) -> Selected:
+        """The selected mailbox, in a command that changes it."""
+        if self.mailbox.read_only:
+            raise Refused("The mailbox is open read-only", b"CANNOT")
+        return self.mailbox
+
+    def logged_in(self, account: Account) -> None:
+        self.account = account
+        self.mailboxes = self.services.mail_store.account(account)
+        self.engine.authenticated = True
+        self._timer.reset(self.settings.idle_timeout_s)
+
+    def unselect(self) -> None:
+        """Leave the selected mailbox, if any; nothing is expunged."""
+        if self.selected is not None:
+            self.selected.leave()
+            self.selected = None
+
+    # Reading
+
+    def received(self, data: bytes) -> None:
+        """Take octets of the client."""
+        self.octets_in += len(data)
+        if self.closing:
+            return
+        self.engine.receive(data)
+        if self._more is not None:
+            more, self._more = self._more, None
+            more.callback(None)
+        elif self.engine.buffered_octets > MAX_QUEUED:
+            self.transport.pauseProducing()
+
+    async def event(self) -> Event:
+        """Return what the client sends next; raise `Disconnected`."""
+        while True:
+            event = self.engine.next_event()
+            if event is CONTINUE:
+                self.write(b"+ OK\r\n")
+            elif event is not NEED_DATA:
+                return event
+            else:
+                await self._wait_for_data()
+
+    async def _wait_for_data(self) -> None:
+        if self.closing:
+            raise Disconnected
+        if self.account is not None:  # before that one deadline holds for all
+            self._timer.reset(self.settings.idle_timeout_s)
+        self._more = Deferred()
+        self.transport.resumeProducing()
+        await self._more
+
+    async def line(self) -> bytes:
+        """Return the next line of the client, which is no command."""
+        self.engine.read_line()
+        return await self._expect(Line)
+
+    async def message_data(self) -> bytes:
+        """Return the next octets of the announced message, b"" after the last.
+
+        The first call lets the client send it (a synchronising literal).
+        """
+        if self.message is not None:
+            if self.message.synchronising:
+                self.write(b"+ OK\r\n")
+            self.engine.read_message(self.message)
+            self.message = None
+        event = await self.event()
+        match event:
+            case MessageData(data):
+                return data
+            case MessageEnd(b""):
+                return b""
+            case MessageEnd():
+                raise ProtocolViolation("Unexpected text after the message")
+        raise self._overrun(event)
+
+    async def _expect(self, kind: type[Line]) -> bytes:
+        event = await self.event()
+        if isinstance(event, kind):
+            return event.data
+        raise self._overrun(event)
+
+    def _overrun(self, event: Event) -> Exception:
+        if isinstance(event, Overrun):
+            self.bye(event.text)
+            return Disconnected()
+        return ProtocolViolation("Expected a line")
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        self.octets_out += len(data)
+        self.transport.write(data)
+
+    async def write_some(self, data: bytes) -> None:
+        """Write a piece of a large answer; wait while the client reads slowly."""
+        self.write(data)
+        if self._writable is not None:
+            await self.drained()
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more; raise `Disconnected`."""
+        while self._writable is not None:
+            self._timer.reset(self.settings.idle_timeout_s)
+            await self._writable
+        if self.closing:
+            raise Disconnected
+
+    def pause(self) -> None:
+        """The transport's buffer is full."""
+        if self._writable is None:
+            self._writable = Deferred()
+
+    def resume(self) -> None:
+        """The transport's buffer is empty."""
+        if self._writable is not None:
+            writable, self._writable = self._writable, None
+            writable.callback(None)
+        self.woken()
+
+    def woken(self) -> None:
+        """Tell news at once if the client is in IDLE. Never raises."""
+        if self.wake is None:
+            return
+        try:
+            self.wake()
+        except Exception:  # the caller has nothing to do with it
+            log.failure("cannot tell news", session=self.id, peer=self.peer)
+            self.bye("Internal error", b"SERVERBUG")
+
+    def reply(self, tag: bytes, status: bytes, words: str, code: bytes = b"") -> None:
+        """Write a status response; `code` without its brackets."""
+        bracketed = b"[%b] " % code if code else b""
+        self.write(b"%b %b %b%b\r\n" % (tag, status, bracketed, format.text(words)))
+
+    def drain(self) -> None:
+        """The server stops: end now, or after the command that runs."""
+        if self.busy and self.wake is None:
+            self.draining = True
+        else:
+            self.bye("The server is going down", b"UNAVAILABLE")
+
+    def bye(self, text: str, code: bytes = b"") -> None:
+        """Say that the connection ends, and end it."""
+        if not self.closing:
+            self.reply(b"*", b"BYE", text, code)
+            self.close(text)
+
+    def close(self, reason: str) -> None:
+        """End the connection once what was written is on its way."""
+        if self.closing:
+            return
+        self.closing = True
+        self.ended_by = reason
+        self.transport.loseConnection()
+        # A peer that neither reads nor closes is not waited for.
+        self._timer.reset(LINGER_S)
+        self._fail_waiting()
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone."""
+        self.closing = True
+        self.ended_by = self.ended_by or reason
+        if self._timer.active():
+            self._timer.cancel()
+        self._fail_waiting()
+        if self._writable is not None:
+            writable, self._writable = self._writable, None
+            writable.callback(None)
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client takes what is written."""
+        return self._writable is None and not self.closing
+
+    def _fail_waiting(self) -> None:
+        if self._more is not None:
+            more, self._more = self._more, None
+            more.errback(Disconnected())
+
+    def _timed_out(self) -> None:
+        self._timer = self.services.reactor.callLater(LINGER_S, self._timed_out)
+        if self.closing or self._writable is not None:
+            self.ended_by = self.ended_by or "the client does not read"
+            self.transport.abortConnection()
+        elif self._more is not None:
+            self.bye("Autologout; nothing heard for too long")
+
+    # News
+
+    def send_news(self, *, expunges: bool) -> None:
+        """Send the untagged responses that tell what happened to the mailbox."""
+        if self.selected is None or self.closing:
+            return
+        news = self.selected.news(expunges=expunges)
+        if news:
+            self.write(b"".join(map(self._response, news)))
+        if news and isinstance(news[-1], Gone):
+            self.bye("The mailbox was deleted or replaced", b"UNAVAILABLE")
+
+    def _response(self, news: News) -> bytes:
+        mailbox = self.mailbox
+        match news:
+            case Exists(count):
+                return b"* %d EXISTS\r\n" % count
+            case Recent(count):
+                return b"* %d RECENT\r\n" % count
+            case Expunge(seq):
+                return b"* %d EXPUNGE\r\n" % seq
+            case Flags(seq, uid, mask):
+                names = mailbox.flag_octets(mask)
+                if mailbox.is_recent(uid):
+                    names += b" \\Recent" if names else b"\\Recent"
+                # The UID is more than STORE owes; UID STORE must tell it.
+                return b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (seq, uid, names)
+            case Keywords():
+                return self.flags_of_mailbox()
+            case Gone():
+                return b""
+
+    def flags_of_mailbox(self) -> bytes:
+        """Return FLAGS and PERMANENTFLAGS (RFC 3501 sections 7.2.6 and 7.1)."""
+        known = [*_SYSTEM_FLAGS, *(k.encode() for k in self.mailbox.keywords if k)]
+        permanent = [] if self.mailbox.read_only else [*known, b"\\*"]
+        return b"* FLAGS %b\r\n* OK [PERMANENTFLAGS %b] Flags permitted.\r\n" % (
+            format.parenthesised(known),
+            format.parenthesised(permanent),
+        )
+
+
+LINGER_S = 10.0  # for the last octets to a client that is being closed
+_SYSTEM_FLAGS = (b"\\Answered", b"\\Flagged", b"\\Deleted", b"\\Seen", b"\\Draft")
