@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class Pool:
     def __init__(self, reactor: Reactor, size: int, name: str) -> None:
         self._reactor = reactor
         self._executor = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._stopped = False
 
     def run(self, call: Callable[[], T]) -> "Deferred[T]":
         """Run `call` in the pool. Its exception is the Deferred's failure."""
@@ -64,6 +65,7 @@ class Pool:
         """Run a generator to its end, one step at a time.
 
         Between two steps others get the thread: a step should take under 20 ms.
+        `stop` ends it after the step that runs: the failure is CancelledError.
         """
         done: Deferred[T] = Deferred()
 
@@ -81,6 +83,9 @@ class Pool:
             ended, value = future.result()
             if ended:
                 done.callback(value)  # type: ignore[arg-type]  # a T when ended
+            elif self._stopped:
+                slices.close()
+                done.errback(CancelledError())
             else:
                 self._submit(step, stepped)
 
@@ -97,6 +102,7 @@ class Pool:
 
     def stop(self) -> None:
         """Wait for what runs; what still waits for a thread is run as well."""
+        self._stopped = True
         self._executor.shutdown(wait=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from mailsrv.threads import Later, Threads
@@ -64,3 +64,19 @@ class ThreadsTests(TestCase):
         self.assertEqual(await result, "end")
         await other
         self.assertLess(seen.index("other"), 3)
+
+    async def test_stop_ends_a_sliced_job_between_two_slices(self) -> None:
+        closed: list[str] = []
+
+        def endless() -> Generator[None, None, None]:
+            try:
+                while True:
+                    yield
+            finally:
+                closed.append("closed")
+
+        result = self.threads.read.run_sliced(endless())
+        self.threads.read.stop()
+        with self.assertRaises(CancelledError):
+            await result
+        self.assertEqual(closed, ["closed"])

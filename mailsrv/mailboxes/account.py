@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,7 +24,8 @@ from mailsrv.mailboxes.maildrop import Maildrop, MaildropInUse
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import Tracker
 from mailsrv.mailboxes.view import MailboxView, SilentStore
-from mailsrv.mailboxes.watch import Watch, Watcher
+from mailsrv.mailboxes.views import SETTLE_S, Views
+from mailsrv.mailboxes.watch import Watcher
 from mailsrv.store.account import AccountStore
 from mailsrv.store.index import Connections
 from mailsrv.store.names import INBOX, canonical, directory
@@ -45,8 +46,6 @@ from mailsrv.threads import Later, Threads
 log = Logger()
 T = TypeVar("T")
 
-_EVENT_DELAY_S = 0.02  # other programs' changes come in flocks
-_SETTLE_S = 1.1  # a folder's mtime tells all only after a second (STORE.md)
 _OWN_EVENTS_S = 0.1  # so long after a write of ours events may still be its own
 _USAGE_AGE_S = 5.0  # what other processes deliver shows after this
 _FILL_MOST = 500  # content rows computed ahead; of more, on demand
@@ -86,16 +85,23 @@ class AccountMailboxes:
     ) -> None:
         self.folder = folder
         self.maildrop: Maildrop | None = None  # the one POP3 session
-        self.in_flight_octets = 0  # of messages that come in, against the quota
+        # Of messages that come in or are not indexed yet: against the quota.
+        self.in_flight_octets = 0
         self._quota_octets = quota_octets
         self._usage: Quota | None = None
         self._usage_at_s = 0.0
         self._around = around
         self._root = around.root / folder
+        self._maildir = self._root / "Maildir"
         self._store: AccountStore | None = None
-        self._views: dict[str, MailboxView] = {}
-        self._watches: dict[MailboxView, Watch] = {}
-        self._looking: set[MailboxView] = set()  # a look at the folder is due
+        self._views = Views(
+            self._maildir,
+            around.watcher,
+            around.reactor,
+            busy=self._busy,
+            look=self._look,
+            reread=self._reread,
+        )
         self._writes = 0
         self._quiet_from_s = 0.0
         self._indexer = Indexer(around.reactor, self._ingest)
@@ -114,19 +120,14 @@ class AccountMailboxes:
         name = canonical(name)
         await self.write(lambda store: store.delete(name))
         if view := self._views.get(name):
-            view.end()
-            self._drop(view)
+            self._views.end(view)
 
     async def rename(self, old: str, new: str) -> None:
         """Rename a mailbox and those below it. INBOX: move its messages."""
         pairs = await self.write(lambda store: store.rename(old, new))
-        for source, target in pairs:
-            if view := self._views.pop(source, None):
-                view.name = target
-                self._views[target] = view
+        self._views.rename(pairs)
         if not pairs and (view := self._views.get(INBOX)):
-            view.stale = True
-            await self._read_again(view)
+            self._views.reread(view)
 
     async def subscribe(self, name: str) -> None:
         await self.write(lambda store: store.subscribe(name))
@@ -191,7 +192,7 @@ class AccountMailboxes:
         """
         name = canonical(name)
         await self.prepare()
-        there = (directory(self._root / "Maildir", name) / "cur").is_dir
+        there = (directory(self._maildir, name) / "cur").is_dir
         if not await self._around.threads.read.run(there):
             raise NoSuchMailbox("no such mailbox")
         mask, keywords = split_flags(flags)
@@ -247,6 +248,7 @@ class AccountMailboxes:
     def delivered(self, copies: Sequence[Delivered]) -> None:
         """Index durable files soon: at once if a session looks at the mailbox."""
         for copy in copies:
+            self.grew(copy.file_octets)
             name = copy.target.mailbox
             self._indexer.add(name, copy, watched=name in self._views)
 
@@ -260,6 +262,7 @@ class AccountMailboxes:
             except Exception:
                 # The files are durable; the next sync of the mailbox finds them.
                 log.failure("indexing deliveries failed", user=self.folder)
+            self.grew(-sum(copy.file_octets for copy in copies))
 
     def _fill_ahead(self, changes: Changes) -> None:
         """Compute what clients ask of messages that another program brought.
@@ -275,12 +278,7 @@ class AccountMailboxes:
                 store.fill(changes.mailbox, uids[at : at + _FILL_SLICE])
                 yield
 
-        filling = Deferred.fromCoroutine(self.read_sliced(fill))
-        filling.addErrback(
-            lambda failure: log.failure(
-                "computing index rows ahead failed", failure, user=self.folder
-            )
-        )
+        self._in_background(self.read_sliced(fill), "computing index rows ahead failed")
 
     # Sessions
 
@@ -291,17 +289,9 @@ class AccountMailboxes:
         """
         name = canonical(name)
         view = self._views.get(name)
-        if view is None:
-            state = await self.write(lambda store: _open(store, name, read_only))
-            view = self._views.get(name)
-            if view is None:
-                view = self._views[name] = MailboxView.of(state)
-                path = directory(self._root / "Maildir", name)
-                self._watches[view] = self._around.watcher.watch(
-                    path, partial(self._folder_changed, view)
-                )
-            else:  # another session was faster
-                self._apply(view, view.difference(state))
+        if view is None or view.stale:
+            state = await self.write(partial(_open, name=name, read_only=read_only))
+            view = self._views.adopt(state)
         else:
             await self.refresh(name, move_new=not read_only)
             if self._views.get(name) is not view:  # its last session has left
@@ -318,13 +308,13 @@ class AccountMailboxes:
         self._fill_ahead(changes)
         view = self._views.get(name)
         if unsettled and view is not None:
-            self._look(view, _SETTLE_S)
+            self._views.look_in(view, SETTLE_S)
 
     def left(self, view: MailboxView) -> None:
         """A session has left; the last one takes the view with it."""
         if view.sessions:
             return
-        self._drop(view)
+        self._views.drop(view)
         name, told = view.name, view.take_told()
         claims = view.messages.recent_from > view.claimed_recent
         if (told or claims) and not view.gone:
@@ -377,10 +367,13 @@ class AccountMailboxes:
         def ended(result: T | Failure) -> None:
             self._writes -= 1
             self._quiet_from_s = self._around.reactor.seconds() + _OWN_EVENTS_S
-            if not isinstance(result, Failure):
-                for one in changes(result):
-                    self._announce(one, silent)
-            done.callback(result)  # a Failure fires the errback chain
+            try:
+                if not isinstance(result, Failure):
+                    for one in changes(result):
+                        self._usage = None
+                        self._views.apply(one, silent)
+            finally:
+                done.callback(result)  # a Failure fires the errback chain
 
         def job() -> T:
             try:
@@ -391,39 +384,6 @@ class AccountMailboxes:
         self._writes += 1
         self._around.threads.write(self.folder, job).addBoth(ended)
         return await done
-
-    def _announce(self, changes: Changes, silent: SilentStore | None) -> None:
-        self._usage = None
-        view = self._views.get(changes.mailbox)
-        if view is None or view.stale:
-            return
-        if not changes.rebuilt:
-            self._apply(view, changes, silent)
-            return
-        # The index was lost: what happened before is not in the changes.
-        view.stale = True
-        self._in_background(self._read_again(view), "reading a mailbox again failed")
-
-    async def _read_again(self, view: MailboxView) -> None:
-        state = await self.write(
-            lambda store: store.open(view.name, move_new=view.writable)
-        )
-        view.stale = False
-        self._apply(view, view.difference(state))
-
-    def _apply(
-        self, view: MailboxView, changes: Changes, silent: SilentStore | None = None
-    ) -> None:
-        view.apply(changes, silent)
-        if view.gone:
-            self._drop(view)
-
-    def _drop(self, view: MailboxView) -> None:
-        """Forget a view: the next SELECT makes another."""
-        if self._views.get(view.name) is view:
-            del self._views[view.name]
-        if watch := self._watches.pop(view, None):
-            watch.stop()
 
     async def read(self, call: Callable[[AccountStore], T]) -> T:
         """Run `call` among the readers; its work should take under 20 ms."""
@@ -446,9 +406,8 @@ class AccountMailboxes:
     async def close(self) -> None:
         """Index what was delivered, end all jobs, close the store."""
         await self._indexer.flush()
-        for view in list(self._views.values()):
-            view.end()
-            self._drop(view)
+        for view in self._views:
+            self._views.end(view)
         await self.write(lambda store: store.close())
 
     def _opened(self) -> AccountStore:
@@ -467,37 +426,38 @@ class AccountMailboxes:
         async def run() -> None:
             try:
                 await work
+            except CancelledError:
+                pass  # the server ends
             except Exception:
                 log.failure(message, user=self.folder)
 
         Deferred.fromCoroutine(run())
 
-    # Changes by other programs
-
-    def _folder_changed(self, view: MailboxView) -> None:
-        """The watcher saw something; it may have been ourselves."""
-        own = (
+    def _busy(self) -> bool:
+        """Whether what the watcher sees may be this process's own work."""
+        return (
             self._writes > 0
             or self.in_flight_octets > 0
-            or self._indexer.busy
             or self._around.reactor.seconds() < self._quiet_from_s
         )
-        # What was our own shows in the mtimes that the store remembers, and needs
-        # no scan; the look a second later is for what others did meanwhile.
-        self._look(view, _SETTLE_S if own else _EVENT_DELAY_S)
 
-    def _look(self, view: MailboxView, delay_s: float) -> None:
-        if view not in self._looking:
-            self._looking.add(view)
-            self._around.reactor.callLater(delay_s, self._look_now, view)
+    def _look(self, view: MailboxView) -> None:
+        self._in_background(
+            self.refresh(view.name, move_new=view.writable),
+            "looking for changes by other programs failed",
+        )
 
-    def _look_now(self, view: MailboxView) -> None:
-        self._looking.discard(view)
-        if self._views.get(view.name) is view:
-            self._in_background(
-                self.refresh(view.name, move_new=view.writable),
-                "looking for changes by other programs failed",
-            )
+    def _reread(self, view: MailboxView) -> None:
+        async def reread() -> None:
+            try:
+                state = await self.write(partial(_open_view, view=view))
+            except BaseException:
+                self._views.end(view)  # better than sessions that hear nothing
+                raise
+            if self._views.get(view.name) is view:
+                self._views.adopt(state)
+
+        self._in_background(reread(), "reading a mailbox again failed")
 
 
 def _one(changes: Changes) -> tuple[Changes]:
@@ -506,6 +466,10 @@ def _one(changes: Changes) -> tuple[Changes]:
 
 def _first(result: tuple[Changes, object]) -> tuple[Changes]:
     return (result[0],)
+
+
+def _open_view(store: AccountStore, view: MailboxView) -> MailboxState:
+    return store.open(view.name, move_new=view.writable)
 
 
 def _open(store: AccountStore, name: str, read_only: bool) -> MailboxState:

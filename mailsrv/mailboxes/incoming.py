@@ -22,7 +22,7 @@ log = Logger()
 MEMORY_OCTETS = 512 * 1024  # of one message, STORE.md
 _SPILL_OCTETS = 256 * 1024  # least that is worth a job, once a message streams
 _MAX_BATCH = 32  # messages in one job: 16 MiB at most
-_MAX_JOBS = 4  # a disk syncs faster for a few threads than for one
+_MAX_JOBS = 3  # a disk syncs faster for a few threads than for one
 
 
 class Courier:
@@ -40,6 +40,7 @@ class Courier:
         self._waiting: list[tuple[Letter, Deferred[list[Delivered]]]] = []
         self._jobs = 0
         self._scheduled = False
+        self._idle: list[Deferred[None]] = []
 
     def deliver(self, letter: Letter) -> "Deferred[list[Delivered]]":
         """Make a message durable at all its targets, or fail by a StoreError."""
@@ -50,6 +51,13 @@ class Courier:
             self._scheduled = True
             self._reactor.callLater(0, self._next_jobs)
         return done
+
+    async def drained(self) -> None:
+        """Wait until no message is being written."""
+        while self._jobs or self._waiting:
+            waiter: Deferred[None] = Deferred()
+            self._idle.append(waiter)
+            await waiter
 
     def _next_jobs(self) -> None:
         self._scheduled = False
@@ -74,6 +82,10 @@ class Courier:
         self._jobs -= 1
         # First the next job, then the answers: the disk need not wait for them.
         self._next_jobs()
+        if not self._jobs:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
         for (_, done), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, StoreError):
                 done.errback(outcome)

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailsrv.accounts.directory import Account
 from mailsrv.mailboxes.account import AccountMailboxes, Surroundings
@@ -110,6 +111,7 @@ class MailStore:
             self._timer.cancel()
             self._timer = None
         self._watcher.stop()
+        await self._around.courier.drained()
         accounts, self._accounts = self._accounts, {}
         for mailboxes in accounts.values():
             await mailboxes.close()
@@ -136,4 +138,8 @@ class MailStore:
         cleaning: Deferred[int] = self._threads.sync.run_sliced(
             self._around.courier.delivery.clean()
         )
-        cleaning.addErrback(lambda failure: log.failure("clean-up failed", failure))
+        cleaning.addErrback(self._not_cleaned)
+
+    def _not_cleaned(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):  # else the server ends
+            log.failure("cleaning up tmp/ failed", failure)

@@ -181,4 +181,8 @@ class MailboxView:
         # A copy: a session may leave when it is woken.
         for tracker, wake in list(self.sessions.items()):
             if self.gone or tracker.has_news:
-                wake()
+                try:
+                    wake()
+                except Exception:
+                    # One session's trouble is not the others'.
+                    log.failure("a session could not be told of news")

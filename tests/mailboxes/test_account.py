@@ -288,7 +288,7 @@ class SessionTests(OfficeTestCase):
         views = self.office.account()._views
         self.first.leave()
         self.first.leave()
-        self.assertEqual(list(views), ["INBOX"])
+        self.assertEqual([view.name for view in views], ["INBOX"])
         self.second.leave()
         self.assertEqual(list(views), [])
 
