@@ -14,6 +14,7 @@ from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.mailboxes.store import MailStore
+from mailsrv.pop3.server import Pop3Factory
 from mailsrv.routing.router import Router
 from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
 from mailsrv.smtp.server import SmtpFactory
@@ -67,7 +68,16 @@ class Parts:
             )
             for role in ("mx", "submission")
         )
-        self._imap = self._pop3 = Factory.forProtocol(Protocol)
+        self._pop3 = Pop3Factory(
+            settings=settings.pop3,
+            tls_settings=settings.tls,
+            tls=tls,
+            authenticator=self._authenticator,
+            mail_store=self._mail_store,
+            connections=self._pop3_limits,
+            reactor=reactor,
+        )
+        self._imap = Factory.forProtocol(Protocol)
         # One factory serves a protocol with TLS from the first octet and without.
         self.factories: dict[str, IProtocolFactory] = {
             "smtp": self._mx,
@@ -92,6 +102,8 @@ class Parts:
         for factory in (self._mx, self._submission):
             factory.tls_settings = settings.tls
             factory.log_wire = settings.log.level == "debug"
+        self._pop3.settings = settings.pop3
+        self._pop3.tls_settings = settings.tls
         _change(self._smtp_limits, settings.smtp)
         _change(self._imap_limits, settings.imap)
         _change(self._pop3_limits, settings.pop3)
@@ -103,7 +115,7 @@ class Parts:
         await DeferredList(
             [
                 Deferred.fromCoroutine(factory.drain())
-                for factory in (self._mx, self._submission)
+                for factory in (self._mx, self._submission, self._pop3)
             ],
             fireOnOneErrback=True,
         )

@@ -26,6 +26,7 @@ from mailsrv.cli.editing import (
     snapshot,
 )
 from mailsrv.settings import Settings
+from mailsrv.store.folders import ensure_defaults
 
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
@@ -228,9 +229,10 @@ def _password(from_stdin: bool) -> str:
 
 def _make_folders(settings: Settings, account: Account) -> Path:
     """Make INBOX and the folders that clients look for at their first log-in."""
-    root = settings.data / "mail" / account.folder
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return root / "Maildir"
+    maildir = settings.data / "mail" / account.folder / "Maildir"
+    maildir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ensure_defaults(maildir)
+    return maildir
 
 
 def _move_away(data: Path, folder: str) -> Path | None:

@@ -12,7 +12,7 @@ class NoSuchMessage(Exception):
 class Numbers:
     """Numbers, sizes and unique ids; marks of DELE, which only QUIT carries out."""
 
-    def __init__(self, messages: Sequence[tuple[UID, str, int]]) -> None:
+    def __init__(self, messages: Sequence[tuple[UID, bytes, int]]) -> None:
         self._messages = messages  # (uid, unique id, octets); number n is at n - 1
         self._deleted: set[int] = set()
         self._octets = sum(octets for _, _, octets in messages)
@@ -37,7 +37,7 @@ class Numbers:
 
     def unique_id(self, number: int) -> str:
         """The line of UIDL."""
-        return f"{number} {self._message(number)[1]}"
+        return f"{number} {self._message(number)[1].decode('ascii', 'replace')}"
 
     def all(self) -> Iterator[int]:
         """Numbers that are not marked, ascending."""
@@ -61,7 +61,7 @@ class Numbers:
         """What QUIT has to delete."""
         return [self._messages[number - 1][0] for number in sorted(self._deleted)]
 
-    def _message(self, number: int) -> tuple[UID, str, int]:
+    def _message(self, number: int) -> tuple[UID, bytes, int]:
         if number in self._deleted or not 1 <= number <= len(self._messages):
             raise NoSuchMessage
         return self._messages[number - 1]

@@ -83,6 +83,9 @@ class AccountTests(CommandCase):
         assert account is not None
         self.assertTrue(verify_password(account.password_hash, "se cret"))
         self.assertEqual(maildir.parent.stat().st_mode & 0o777, 0o700)
+        # Clients look for these, and for subscriptions, at their first log-in.
+        self.assertTrue((maildir / ".Sent" / "cur").is_dir())
+        self.assertIn("Sent", (maildir / "subscriptions").read_text())
 
     def test_password_is_asked_for_twice(self) -> None:
         self.call("domain", "add", "example.test")

@@ -9,7 +9,7 @@ from mailsrv.store.values import UID
 class NumbersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.numbers = Numbers(
-            [(UID(7), "a", 10), (UID(9), "b", 20), (UID(12), "c", 5)]
+            [(UID(7), b"a", 10), (UID(9), b"b", 20), (UID(12), b"c", 5)]
         )
 
     def test_lists(self) -> None:
