@@ -265,7 +265,7 @@ def part_at(root: Part, numbers: Sequence[int]) -> Part | None:
     return part
 
 
-_RECORD = struct.Struct("<BIIII")  # kind, served start, body, end, number of parts
+_RECORD = struct.Struct("<BQQQI")  # kind, served start, body, end, number of parts
 # What a record's kind stands for; all that is not named is the first.
 _KINDS = (
     (b"application", b"octet-stream"),
