@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mailsrv.imap.commands import mailboxes, messages, session
+from mailsrv.imap.commands import fetch, mailboxes, messages, search, session
 from mailsrv.imap.commands.rule import Rule
 
 # Any: each rule has arguments of its own type.
@@ -10,4 +10,6 @@ RULES: dict[bytes, Rule[Any]] = {
     **session.RULES,
     **mailboxes.RULES,
     **messages.RULES,
+    **fetch.RULES,
+    **search.RULES,
 }

@@ -1,0 +1,105 @@
+"""FETCH and UID FETCH (RFC 3501 sections 6.4.5 and 6.4.8)."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+from twisted.logger import Logger
+
+from mailsrv.imap.commands.rule import Rule
+from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.imap.fetch_items import Attribute, Fetch, parse_fetch, parse_uid_fetch
+from mailsrv.imap.fetching import BATCH, Batch, Message, Shortened
+from mailsrv.imap.session import Disconnected, Session, State
+from mailsrv.mailboxes.selected import Selected
+from mailsrv.mailboxes.sequence import OutOfRange
+from mailsrv.store.values import SEEN, UID, StoreError
+
+log = Logger()
+
+LINES = 1000  # responses of flags alone that are written at once
+
+
+async def fetch(session: Session, request: Fetch) -> bytes:
+    mailbox = session.mailbox
+    try:
+        uids = mailbox.uids(request.messages, by_uid=request.by_uid)
+    except OutOfRange:
+        raise ProtocolViolation("No such message") from None
+    if set(request.items) <= {Attribute.UID, Attribute.FLAGS}:
+        await _write_flags(session, request, uids)
+        return b""
+    gone = 0
+    for start in range(0, len(uids), BATCH):
+        gone += await _write_batch(session, request, uids[start : start + BATCH])
+    if gone:
+        raise Refused("Some of the messages are gone", b"EXPUNGEISSUED")
+    return b""
+
+
+async def _write_flags(session: Session, request: Fetch, uids: Sequence[int]) -> None:
+    """Answer from the view alone: what clients ask of whole mailboxes."""
+    mailbox = session.mailbox
+    template = b"* %(seq)d FETCH (" + b" ".join(
+        b"UID %(uid)d" if item is Attribute.UID else b"FLAGS %(flags)b"
+        for item in request.items
+    )
+    template += b")\r\n"
+    lines = (
+        template % {b"seq": seq, b"uid": uid, b"flags": _flags(mailbox, uid, mask)}
+        for seq, uid, mask, _ in mailbox.walk(uids)
+    )
+    while some := b"".join(islice(lines, LINES)):
+        await session.write_some(some)
+
+
+def _flags(mailbox: Selected, uid: int, mask: int) -> bytes:
+    names = mailbox.flag_octets(mask)
+    if mailbox.is_recent(uid):
+        names = names + b" \\Recent" if names else b"\\Recent"
+    return b"(%b)" % names
+
+
+async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) -> int:
+    """Write some responses; return how many messages are gone."""
+    mailbox = session.mailbox
+    newly_seen = await _set_seen(session, request, uids)
+    messages = [
+        Message(seq, UID(uid), _flags(mailbox, uid, mask), uid in newly_seen)
+        for seq, uid, mask, _ in mailbox.walk(uids)
+    ]
+    batch = Batch(mailbox.name, request, messages)
+    try:
+        while (piece := await mailbox.read(batch.next_piece)) is not None:
+            await session.write_some(piece)
+    except Shortened:
+        log.error("message file is shorter than it was", session=session.id)
+        session.close("a message's file became shorter")
+        raise Disconnected from None
+    finally:
+        batch.close()
+    return len(batch.gone)
+
+
+async def _set_seen(
+    session: Session, request: Fetch, uids: Sequence[int]
+) -> frozenset[int]:
+    """Set \\Seen where that is due; return whose flags the client must be told."""
+    mailbox = session.mailbox
+    if not request.sets_seen or mailbox.read_only:
+        return frozenset()
+    unseen = [uid for _, uid, mask, _ in mailbox.walk(uids) if not mask & SEEN]
+    if not unseen:
+        return frozenset()
+    try:
+        await mailbox.store_flags(unseen, "+", ["\\Seen"], silent=True)
+    except (StoreError, OSError):
+        # With a full disk, say, mail can still be read.
+        log.failure("cannot set \\Seen", session=session.id)
+        return frozenset()
+    return frozenset(unseen)
+
+
+RULES = {
+    b"FETCH": Rule(State.SELECTED, parse_fetch, fetch, holds_expunge=True),
+    b"UID FETCH": Rule(State.SELECTED, parse_uid_fetch, fetch, holds_expunge=True),
+}
