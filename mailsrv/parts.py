@@ -8,9 +8,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
 
 from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.database import AccountDatabase
+from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.mailboxes.store import MailStore
@@ -20,6 +22,8 @@ from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
 from mailsrv.smtp.server import SmtpFactory
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
+
+log = Logger()
 
 
 class Parts:
@@ -89,6 +93,8 @@ class Parts:
             "pop3s": self._pop3,
         }
 
+        self._live.changed.append(self._accounts_changed)
+
     def start(self) -> "Deferred[None]":
         """Read the accounts, blocking: without them no mail could be answered."""
         self._live.start()
@@ -107,8 +113,17 @@ class Parts:
         _change(self._smtp_limits, settings.smtp)
         _change(self._imap_limits, settings.imap)
         _change(self._pop3_limits, settings.pop3)
-        directory = await self._live.refresh()
-        await self._mail_store.accounts_changed(directory.accounts())
+        await self._live.refresh()
+
+    def _accounts_changed(self, directory: Directory) -> None:
+        """End sessions of accounts that are gone, then let go of their mail."""
+        self._pop3.accounts_changed(directory)
+        closing = Deferred.fromCoroutine(
+            self._mail_store.accounts_changed(directory.accounts())
+        )
+        closing.addErrback(
+            lambda failure: log.failure("closing accounts failed", failure)
+        )
 
     async def drain(self) -> None:
         """Wait until no session is left; idle ones are ended at once."""

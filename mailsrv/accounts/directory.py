@@ -131,8 +131,11 @@ class Directory:
         """Whether an account may use `address` as sender.
 
         Its own address, an alias that leads to it, a group whose `send_as` names it,
-        and subaddresses of these.
+        and subaddresses of these. An account that was disabled since is nobody.
         """
+        now = self.account(account.name)
+        if now is None or not now.enabled:
+            return False
         try:
             start = self.find(parse(address))
         except InvalidAddress:

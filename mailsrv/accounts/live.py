@@ -1,5 +1,7 @@
 """The directory of a running server: the last snapshot, read anew when it changed."""
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -26,6 +28,8 @@ class LiveDirectory:
         self, database: IAccountDatabase, *, threads: Threads, reactor: IReactorTime
     ) -> None:
         self.current = Directory()
+        # Called in the reactor thread with each new directory but the first.
+        self.changed: list[Callable[[Directory], None]] = []
         self.database = database
         self._threads = threads
         self._version: object = None
@@ -37,7 +41,8 @@ class LiveDirectory:
 
     def start(self) -> None:
         """Read the directory now, blocking: before the reactor runs."""
-        self._take(self._read())
+        if (read := self._read()) is not None:
+            self._version, self.current = read
         self._poll.start(POLL_S, now=False)
 
     def stop(self) -> None:
@@ -77,8 +82,14 @@ class LiveDirectory:
         return version, self.database.snapshot()
 
     def _take(self, read: tuple[object, Directory] | None) -> None:
-        if read is not None:
-            self._version, self.current = read
+        if read is None:
+            return
+        self._version, self.current = read
+        for tell in self.changed:
+            try:
+                tell(self.current)
+            except Exception:  # the others have to know as well
+                log.failure("a part did not take up the changed accounts")
 
     def _poll_once(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._refresh_and_report())

@@ -28,6 +28,10 @@ from mailsrv.cli.editing import (
 from mailsrv.settings import Settings
 from mailsrv.store.folders import ensure_defaults
 
+# A running server has seen by then that the account is gone: it has ended its
+# sessions and delivers nothing more to the folder that is moved.
+SETTLE_S = 2.0
+
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
@@ -141,7 +145,7 @@ def show(settings: Settings, address: str, as_json: bool) -> None:
 def passwd(
     settings: Settings, address: str, password_stdin: bool, as_json: bool
 ) -> None:
-    """Give an account another password."""
+    """Give an account another password. Sessions that are open go on."""
     with opened(settings) as database:
         edits.existing_account(database.snapshot(), address)
         hashed = hash_password(_password(password_stdin), settings.login)
@@ -197,6 +201,7 @@ def delete(settings: Settings, address: str, purge: bool, as_json: bool) -> None
 
     with opened(settings) as database:
         database.edit(change)
+        time.sleep(SETTLE_S)
         kept = _move_away(settings.data, gone[0].folder)
         if purge and kept is not None:
             shutil.rmtree(kept)

@@ -46,11 +46,11 @@ class Top:
                 return piece
             self._header_ended = True
             at = found + 4 - before
-        while self._lines > 0:
-            end = piece.find(b"\n", at)
-            if end < 0:
-                return piece
-            at = end + 1
-            self._lines -= 1
+        lines = piece.count(b"\n", at)
+        if lines < self._lines:
+            self._lines -= lines
+            return piece
+        for _ in range(self._lines):
+            at = piece.index(b"\n", at) + 1
         self.done = True
         return piece[:at]

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.accounts.authenticator import Authenticator
+from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.engine import MAX_BUFFERED, Event, Pop3Engine
@@ -39,6 +40,7 @@ class Pop3Protocol(Protocol):
     def __init__(self, factory: "Pop3Factory", peer: str) -> None:
         self.engine = Pop3Engine()
         self.ended_by = "client"
+        self.user = ""
         self._factory = factory
         self._peer = peer
         # Any: Twisted's transports have more than one interface declares.
@@ -145,12 +147,12 @@ class Pop3Protocol(Protocol):
 
     # The way down
 
-    def shut_down(self) -> None:
-        """Say goodbye as soon as no command runs."""
+    def shut_down(self, ended_by: str, goodbye: bytes) -> None:
+        """End the session, but not in the midst of a command."""
         if not self._is_closing:
             if self._more is not None:
-                self.write(b"-ERR [SYS/TEMP] The server shuts down\r\n")
-            self.end("shut down")
+                self.write(b"-ERR " + goodbye + b"\r\n")
+            self.end(ended_by)
 
     def _ended(self, _: object) -> None:
         """The session is over: let the last reply out, but not for ever."""
@@ -220,10 +222,17 @@ class Pop3Factory(Factory):
     async def drain(self) -> None:
         """End all sessions, each after the command that it runs."""
         for protocol in list(self._open):
-            protocol.shut_down()
+            protocol.shut_down("shut down", b"[SYS/TEMP] The server shuts down")
         if self._open:
             self._drained = Deferred()
             await self._drained
+
+    def accounts_changed(self, directory: Directory) -> None:
+        """End the sessions of accounts that are deleted or disabled."""
+        for protocol in list(self._open):
+            account = directory.account(protocol.user)
+            if protocol.user and (account is None or not account.enabled):
+                protocol.shut_down("account closed", b"[AUTH] The account is closed")
 
     def opened(self, protocol: Pop3Protocol) -> None:
         """Count a session in."""

@@ -69,6 +69,7 @@ class Client(Protocol):
 
     engine: Pop3Engine
     ended_by: str
+    user: str  # name of the account after the log-in, else empty
 
     @property
     def is_tls(self) -> bool: ...
@@ -96,7 +97,6 @@ class Session:
         self._rejected = 0
         # For the line in the log.
         self._begun = services.reactor.seconds()
-        self._user = "-"
         self._retrieved = self._retrieved_octets = self._deleted = 0
 
     async def serve(self) -> None:
@@ -149,7 +149,7 @@ class Session:
                 verb=command.verb,
                 session=self._id,
                 peer=self._peer,
-                user=self._user,
+                user=self._client.user,
             )
             self._reply("-ERR [SYS/TEMP] Something went wrong here, try again later")
 
@@ -289,7 +289,7 @@ class Session:
             self._maildrop = await mailboxes.open_maildrop()
         except MaildropInUse as error:
             raise Refused("[IN-USE] Another POP3 session has the maildrop") from error
-        self._user = account.name
+        self._client.user = account.name
         self._numbers = Numbers(self._maildrop.messages)
         self._client.engine.state = State.TRANSACTION
         self._reply(f"+OK {self._numbers.count} messages")
@@ -391,7 +391,7 @@ class Session:
             ended_by=self._client.ended_by,
             session=self._id,
             peer=self._peer,
-            user=self._user,
+            user=self._client.user,
             retrieved=self._retrieved,
             size_octets=self._retrieved_octets,
             deleted=self._deleted,

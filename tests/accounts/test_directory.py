@@ -86,6 +86,13 @@ class DirectoryTests(SynchronousTestCase):
         for address in ("nobody@example.test", "anna@other.test", "anna", "", "<>"):
             self.assertFalse(self.may_send(ANNA, address), address)
 
+    def test_disabled_account_may_not_send(self) -> None:
+        account = self.office.account(ANNA)
+        assert account is not None
+        self.assertTrue(self.office.may_send_as(account, ANNA))
+        self.office = edits.set_enabled(self.office, ANNA, False)
+        self.assertFalse(self.office.may_send_as(account, ANNA))
+
     def test_loops_in_a_broken_database_end(self) -> None:
         anna = Account(ANNA, ANNA, "hash")
         one = Alias("one@example.test", ("two@example.test", ANNA))

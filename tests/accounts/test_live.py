@@ -74,6 +74,19 @@ class LiveDirectoryTests(SynchronousTestCase):
         self.failureResultOf(self.refresh(), OSError)
         self.assertEqual(self.domains(), ["first.test"])
 
+    def test_listeners_are_told(self) -> None:
+        def broken(directory: Directory) -> None:
+            raise RuntimeError
+
+        told: list[Directory] = []
+        self.live.changed += [broken, told.append]
+        self.threads.clock.advance(POLL_S)
+        self.assertEqual(told, [])
+        self.add("second.test")
+        self.threads.clock.advance(POLL_S)
+        self.assertEqual(told, [self.database.snapshot()])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
     def test_poll_reports_once_and_goes_on(self) -> None:
         self.database.broken = True
         self.threads.clock.pump([POLL_S] * 3)

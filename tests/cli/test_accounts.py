@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.passwords import verify_password
+from mailsrv.cli import accounts
 from mailsrv.cli.main import main
 
 SETTINGS = """
@@ -25,6 +26,7 @@ ANNA, BERT = "anna@example.test", "bert@example.test"
 
 class CommandCase(SynchronousTestCase):
     def setUp(self) -> None:
+        self.patch(accounts, "SETTLE_S", 0.0)  # no server runs here
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir()
         (self.folder / "mailsrv.toml").write_text(SETTINGS)

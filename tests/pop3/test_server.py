@@ -509,6 +509,16 @@ class FlowTests(ServerCase):
         self.assertTrue(busy.wire.disconnecting)
         self.successResultOf(drained)
 
+    def test_session_of_a_disabled_account_ends(self) -> None:
+        other, client = self.connect(), self.connect().log_in()
+        directory = accounts(Directory())
+        self.factory.accounts_changed(directory)
+        self.assertFalse(client.wire.disconnecting)
+        self.factory.accounts_changed(edits.set_enabled(directory, ANNA, False))
+        self.assertIn(b"-ERR [AUTH]", client.take())
+        self.assertTrue(client.wire.disconnecting)
+        self.assertFalse(other.wire.disconnecting)
+
     def test_our_own_fault_is_a_temporary_error(self) -> None:
         client = self.connect()
 
