@@ -7,7 +7,6 @@ would break its signatures. Pure; content has CR LF line ends here.
 
 import re
 import time
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from mailsrv.accounts.addresses import quote
@@ -68,55 +67,36 @@ class HeaderReader:
         return (held, b"") if _FIRST.match(held) else (b"", held)
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderField:
-    """One field that counts here; the offsets take in its last CR LF."""
-
-    name: bytes  # lower case
-    start: int
-    end: int
-    raw: bytes  # the value, folds and all
-
-
-@dataclass(frozen=True, slots=True)
 class Header:
-    """The fields of a block that count in delivery."""
+    """A block's fields that count in delivery."""
 
-    octets: bytes
-    fields: tuple[HeaderField, ...]
-
-    @classmethod
-    def of(cls, octets: bytes) -> "Header":
+    def __init__(self, octets: bytes) -> None:
         """Look through a block. Raises `Refused` for one that holds NUL."""
         if b"\0" in octets:  # readers in C would see another header than we
             raise _NUL
-        return cls(
-            octets,
-            tuple(
-                HeaderField(m[1].lower(), m.start(), m.end(), m[2])
-                for m in _FIELD.finditer(b"\n" + octets)
-            ),
-        )
+        self._octets = octets
+        # By lower-case name. The matches stand one octet later than the fields.
+        self._fields: dict[bytes, list[re.Match[bytes]]] = {}
+        for found in _FIELD.finditer(b"\n" + octets):
+            self._fields.setdefault(found[1].lower(), []).append(found)
 
     def count(self, name: bytes) -> int:
         """Return how many fields of this name there are."""
-        return sum(f.name == name for f in self.fields)
+        return len(self._fields.get(name, ()))
 
     def value(self, name: bytes) -> str:
         """Return the value of the first field so named, or nothing."""
-        for found in self.fields:
-            if found.name == name:
-                return unfold(found.raw).decode("utf-8", "replace")
-        return ""
+        found = self._fields.get(name)
+        return unfold(found[0][2]).decode("utf-8", "replace") if found else ""
 
-    def without(self, names: Collection[bytes]) -> bytes:
+    def without(self, *names: bytes) -> bytes:
         """Return the block without the fields so named."""
+        unwanted = [m.span() for name in names for m in self._fields.get(name, ())]
         pieces, at = [], 0
-        for found in self.fields:
-            if found.name in names:
-                pieces.append(self.octets[at : found.start])
-                at = found.end
-        return b"".join([*pieces, self.octets[at:]]) if pieces else self.octets
+        for start, end in sorted(unwanted):
+            pieces.append(self._octets[at:start])
+            at = end
+        return b"".join([*pieces, self._octets[at:]]) if pieces else self._octets
 
     def senders(self) -> list[str]:
         """Return the addresses of From and Sender.
@@ -128,9 +108,9 @@ class Header:
             raise Refused(Reply(554, "5.6.0", "More than one From or Sender field"))
         found = [
             _address(member.mailbox or b"", member.host)
-            for f in self.fields
-            if f.name in (b"from", b"sender")
-            for member in addresses(unfold(f.raw))
+            for name in (b"from", b"sender")
+            for one in self._fields.get(name, ())
+            for member in addresses(unfold(one[2]))
             if member.host is not None
         ]
         if self.count(b"from") and not found:

@@ -197,12 +197,12 @@ class Transaction:
 
     async def _begin(self, fields: bytes, body: bytes) -> tuple[Incoming, bytes]:
         """Settle the header block, and open the delivery with it."""
-        header = Header.of(fields)
+        header = Header(fields)
         self.message_id = header.value(b"message-id")
         if header.count(b"received") > self._site.settings.max_received:
             raise Refused(LOOP)
         # RFC 5321 section 4.4: only the last server sets Return-Path, we.
-        settled = header.without((b"return-path",))
+        settled = header.without(b"return-path")
         if self._client.submission:
             settled = await self._mended(header)
         self._header = HeaderReader()
@@ -228,7 +228,7 @@ class Transaction:
             self.message_id = f"<{self.name}@{self._site.hostname}>"
             added.append(f"Message-ID: {self.message_id}\r\n")
         # RFC 5322 section 3.6.3: the others must not learn of them.
-        kept = header.without((b"bcc", b"resent-bcc", b"return-path"))
+        kept = header.without(b"bcc", b"resent-bcc", b"return-path")
         return "".join(added).encode() + kept
 
     def _received(self) -> bytes:
