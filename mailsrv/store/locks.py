@@ -2,23 +2,31 @@
 
 It holds ``pid:host``. A lock of a process on this host that is dead is free, any
 other one once it is 120 s old, as Dovecot has it. Nothing here waits.
+
+The lock is a hard link to a file of this process that stays in `tmp/`. To create
+and unlink a file each time costs ext4 0.1 to 0.4 ms of CPU at hundreds of locks a
+second, and slows all other creations too: it passes over each inode that was
+deleted in the last 5 s. Link and unlink cost 0.01 ms, and no lock is seen empty.
 """
 
 import fcntl
 import os
 import random
+import secrets
 import socket
 import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from mailsrv.store.durable import DISK, NO_FOLLOW, Disk
+from mailsrv.store.durable import DISK, FOLDER_MODE, NO_FOLLOW, Disk
 from mailsrv.store.values import LockHeld
 
 STALE_S = 120.0  # Dovecot: MAILDIR_UIDLIST_LOCK_STALE_TIMEOUT
 EMPTY_STALE_S = 5.0  # its maker died between two system calls
 UIDLIST = "dovecot-uidlist"
+# A later process with our pid, and one on another host, have files of their own.
+_TOKEN = secrets.token_hex(8)
 
 
 class Dotlock:
@@ -30,19 +38,19 @@ class Dotlock:
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
         self._path = path.with_name(path.name + ".lock")
         self._disk = disk
-        self._fd = -1
+        self._inode: tuple[int, int] | None = None
 
     @property
     def held(self) -> bool:
-        return self._fd >= 0
+        return self._inode is not None
 
     def __enter__(self) -> "Dotlock":
         try:
-            self._fd = self._create()
+            self._inode = self._create()
         except FileExistsError:
             self._remove_if_stale()
             try:
-                self._fd = self._create()
+                self._inode = self._create()
             except FileExistsError as error:
                 raise LockHeld(_retry_s()) from error
         return self
@@ -53,28 +61,37 @@ class Dotlock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        fd, self._fd = self._fd, -1
-        try:
-            with suppress(FileNotFoundError):
-                # While fd is open, no other file has its inode number.
-                if os.path.samestat(os.lstat(self._path), os.fstat(fd)):
-                    os.unlink(self._path)
-        finally:
-            os.close(fd)
+        held, self._inode = self._inode, None
+        with suppress(FileNotFoundError):
+            if _inode_of(self._path) == held:
+                os.unlink(self._path)
 
     def touch(self) -> None:
         """Tell others that the holder lives; every minute of long work is enough."""
-        os.utime(self._fd)
+        os.utime(self._path)
 
-    def _create(self) -> int:
-        fd = self._disk.create(self._path)
+    def _create(self) -> tuple[int, int]:
+        """Make the lock, or raise FileExistsError; return its device and inode."""
+        name = f"lock.{os.getpid()}.{_TOKEN}"
+        own = self._path.parent / "tmp" / name
+        try:
+            os.utime(own)  # while it is no lock: a lock's age is that of its holding
+            self._disk.link(own, self._path)
+        except FileNotFoundError:
+            self._make(own)
+            self._disk.link(own, self._path)
+        return _inode_of(own)
+
+    def _make(self, own: Path) -> None:
+        own.parent.mkdir(FOLDER_MODE, exist_ok=True)
+        fd = self._disk.create(own)
         try:
             self._disk.write(fd, [f"{os.getpid()}:{socket.gethostname()}".encode()])
         except OSError:
-            os.unlink(self._path)
-            os.close(fd)
+            os.unlink(own)
             raise
-        return fd
+        finally:
+            os.close(fd)
 
     def _remove_if_stale(self) -> None:
         """Unlink a lock that nobody holds.
@@ -100,6 +117,11 @@ class UidlistLock(Dotlock):
 
     def __init__(self, directory: Path, disk: Disk = DISK) -> None:
         super().__init__(directory / UIDLIST, disk)
+
+
+def _inode_of(path: Path) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def _retry_s() -> float:

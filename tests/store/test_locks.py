@@ -100,3 +100,23 @@ class DotlockTests(SynchronousTestCase):
         with self.assertRaises(OSError), Dotlock(self.guarded, disk):
             pass
         self.assertFalse(self.path.exists())
+
+    def test_lock_is_as_old_as_its_holding(self) -> None:
+        self.assert_free()
+        (own,) = (self.path.parent / "tmp").iterdir()
+        os.utime(own, (0, 0))
+        with Dotlock(self.guarded):
+            self.assertGreater(self.path.stat().st_mtime, time.time() - 60)
+            self.assert_held()
+
+    def test_no_file_is_created_for_a_second_lock(self) -> None:
+        self.assert_free()
+        disk = FaultyDisk("create", errno.ENOSPC)
+        with Dotlock(self.guarded, disk) as lock:
+            self.assertTrue(lock.held)
+
+    def test_swept_file_is_made_again(self) -> None:
+        self.assert_free()
+        (own,) = (self.path.parent / "tmp").iterdir()
+        own.unlink()
+        self.assert_free()

@@ -295,7 +295,7 @@ class WritingTests(UidlistCase):
         with self.assertRaises(OSError):
             self.add(self.uidlist(disk=disk), b"d")
         self.assertEqual(self.path.read_bytes(), LIST)
-        self.assertEqual(sorted(os.listdir(self.directory)), ["dovecot-uidlist"])
+        self.assertEqual(sorted(os.listdir(self.directory)), ["dovecot-uidlist", "tmp"])
 
     def test_failed_rewrite_leaves_the_old_list(self) -> None:
         for operation in ("write", "fdatasync", "rename"):
@@ -306,7 +306,9 @@ class WritingTests(UidlistCase):
                 uidlist.refresh()
                 uidlist.drop({5})
             self.assertEqual(self.path.read_bytes(), LIST)
-            self.assertEqual(os.listdir(self.directory), ["dovecot-uidlist"])
+            self.assertEqual(
+                sorted(os.listdir(self.directory)), ["dovecot-uidlist", "tmp"]
+            )
 
 
 class ModelTests(UidlistCase):
