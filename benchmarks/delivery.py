@@ -1,11 +1,11 @@
 """Messages a second, and CPU a message, from octets in memory to durable Maildirs.
 
-    python benchmarks/delivery.py [--messages 5000] [--octets 5000]
-        [--connections 10] [--accounts 50] [--no-fsync] [--dir DIR]
+    python -m benchmarks.delivery [--messages 5000] [--octets 5000] [--connections 10]
+        [--accounts 50] [--idle 0] [--no-fsync] [--no-index] [--dir DIR]
 
-Only this layer: no SMTP, no socket; each "connection" commits its next message when
-the last one is durable. With an index the deliveries are indexed as well, as for
-mailboxes that nobody looks at.
+No SMTP, no socket: each "connection" commits its next message when the last one is
+durable. Indexing is part of it, and `--idle` sessions of the mailboxes measure the
+time from the acknowledgement to their news. CPU is user and system of the process.
 """
 
 import argparse
@@ -19,8 +19,14 @@ from typing import Any
 
 from twisted.internet import reactor as the_reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 
+from mailsrv.accounts.directory import Account
 from mailsrv.mailboxes.incoming import Courier, Incoming
+from mailsrv.mailboxes.selected import Selected
+from mailsrv.mailboxes.sequence import Exists
+from mailsrv.mailboxes.store import MailStore
+from mailsrv.settings import StoreSettings
 from mailsrv.store.delivery import Delivery
 from mailsrv.store.durable import Disk
 from mailsrv.store.values import Delivered, Target
@@ -31,7 +37,7 @@ reactor: Any = the_reactor
 
 
 class NoSync(Disk):
-    """Leaves out what makes files durable: shows the cost of all the rest."""
+    """Leaves out what makes message files durable: shows the cost of the rest."""
 
     def fsync(self, fd: int) -> None:
         pass
@@ -46,67 +52,116 @@ class Load:
     def __init__(self, options: argparse.Namespace, root: Path) -> None:
         self.options = options
         self.threads = Threads(reactor)
+        self.mail_store = MailStore(
+            root,
+            threads=self.threads,
+            reactor=reactor,
+            settings=StoreSettings(free_space_reserve_octets=0),
+        )
         disk = NoSync() if options.no_fsync else Disk()
-        delivery = Delivery(root, host="bench", disk=disk)
-        self.courier = Courier(delivery, self.threads, reactor)
-        self.targets = [
-            Target(f"user{n}", delivered_to=b"user%d@example.test" % n)
-            for n in range(options.accounts)
-        ]
+        self.courier: Courier = self.mail_store._around.courier
+        self.courier.delivery = Delivery(root, host="bench", disk=disk)
+        self.folders = [f"user{n}" for n in range(options.accounts)]
         self.header = b"Return-Path: <a@example.test>\r\nSubject: benchmark\r\n\r\n"
         line = b"x" * 76 + b"\r\n"
         self.body = line * max(1, (options.octets - len(self.header)) // len(line))
         self.waits_s: list[float] = []
         self.left = options.messages
+        self.acknowledged_s: dict[str, list[float]] = {f: [] for f in self.folders}
+        self.news_s: list[float] = []
+
+    def incoming(self, folder: str) -> Incoming:
+        targets = [Target(folder, delivered_to=folder.encode())]
+        if self.options.no_index:
+            return Incoming(
+                self.courier,
+                targets,
+                self.header,
+                grew=lambda octets: None,
+                delivered=_not_indexed,
+            )
+        return self.mail_store.receive(targets, self.header)
 
     async def connection(self) -> None:
         while self.left > 0:
             self.left -= 1
+            folder = self.folders[self.left % len(self.folders)]
             begun_s = time.perf_counter()
-            incoming = Incoming(
-                self.courier,
-                [self.targets[self.left % len(self.targets)]],
-                self.header,
-                grew=lambda octets: None,
-                delivered=self.delivered,
-            )
+            incoming = self.incoming(folder)
             incoming.feed(self.body)
             if incoming.full:
                 await incoming.drained()
             await incoming.commit()
-            self.waits_s.append(time.perf_counter() - begun_s)
+            now_s = time.perf_counter()
+            self.waits_s.append(now_s - begun_s)
+            self.acknowledged_s[folder].append(now_s)
 
-    def delivered(self, copies: list[Delivered]) -> None:
-        """The index would be told here."""
+    async def idle_for_once(self, folder: str) -> None:
+        """Let the account make its mailboxes and its index."""
+        mailboxes = self.mail_store.account(Account(folder, folder, ""))
+        (await mailboxes.select("INBOX")).leave()
+
+    async def idle(self, folder: str) -> None:
+        mailboxes = self.mail_store.account(Account(folder, folder, ""))
+        selected = await mailboxes.select("INBOX")
+        selected.on_news = lambda: self.told(selected, folder)
+
+    def told(self, selected: Selected, folder: str) -> None:
+        before = selected.exists
+        for one in selected.news(expunges=True):
+            if isinstance(one, Exists):
+                now_s = time.perf_counter()
+                acknowledged = self.acknowledged_s[folder][before : one.count]
+                self.news_s += [now_s - then_s for then_s in acknowledged]
 
     async def run(self) -> None:
-        warm_up, self.left = self.left, len(self.targets)
+        await self.mail_store.start()
+        messages, self.left = self.left, len(self.folders)
         await self.connection()  # makes the folders
-        self.left, self.waits_s = warm_up, []
+        for n in range(self.options.idle):
+            await self.idle(self.folders[n % len(self.folders)])
+        for folder in self.folders:
+            if not self.options.no_index:
+                await self.idle_for_once(folder)
+        await deferLater(reactor, 3.0)  # what follows from the start is over
+        self.left, self.waits_s = messages, []
         wall_s, cpu_s = time.perf_counter(), time.process_time()
+        connections = range(self.options.connections)
         await gatherResults(
-            [
-                Deferred.fromCoroutine(self.connection())
-                for _ in range(self.options.connections)
-            ]
+            [Deferred.fromCoroutine(self.connection()) for _ in connections]
         )
         wall_s = time.perf_counter() - wall_s
+        for folder in self.folders:
+            await self.mail_store._mailboxes(folder)._indexer.flush()
         cpu_s = time.process_time() - cpu_s
+        await self.mail_store.stop()
         self.threads.stop()
-        self.waits_s.sort()
+        self.report(wall_s, cpu_s)
+
+    def report(self, wall_s: float, cpu_s: float) -> None:
         count = len(self.waits_s)
-        print(
-            json.dumps(
-                {
-                    "messages": count,
-                    "per_s": round(count / wall_s),
-                    "cpu_ms_each": round(cpu_s / count * 1000, 3),
-                    "p50_ms": round(self.waits_s[count // 2] * 1000, 2),
-                    "p99_ms": round(self.waits_s[count * 99 // 100] * 1000, 2),
-                    "fsync": not self.options.no_fsync,
-                }
-            )
-        )
+        found: dict[str, object] = {
+            "messages": count,
+            "per_s": round(count / wall_s),
+            "cpu_ms_each": round(cpu_s / count * 1000, 3),
+            "acknowledged_ms": _percentiles_ms(self.waits_s),
+            "fsync": not self.options.no_fsync,
+            "index": not self.options.no_index,
+        }
+        if self.news_s:
+            found["told_after_ms"] = _percentiles_ms(self.news_s)
+        print(json.dumps(found))
+
+
+def _not_indexed(copies: list[Delivered]) -> None:
+    """What `--no-index` does with durable files."""
+
+
+def _percentiles_ms(times_s: list[float]) -> dict[str, float]:
+    ordered = sorted(times_s)
+    return {
+        f"p{p}": round(ordered[len(ordered) * p // 100] * 1000, 2) for p in (50, 99)
+    }
 
 
 def main() -> None:
@@ -115,7 +170,9 @@ def main() -> None:
     parser.add_argument("--octets", type=int, default=5000)
     parser.add_argument("--connections", type=int, default=10)
     parser.add_argument("--accounts", type=int, default=50)
+    parser.add_argument("--idle", type=int, default=0)
     parser.add_argument("--no-fsync", action="store_true")
+    parser.add_argument("--no-index", action="store_true")
     parser.add_argument("--dir", default=os.getcwd(), help="on the disk to measure")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(dir=options.dir))

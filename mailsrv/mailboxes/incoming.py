@@ -6,7 +6,6 @@ folder are durable, and what fails leaves nothing behind (STORE.md, Content).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -200,13 +199,11 @@ class Incoming:
             raise self._failure
         # From here the staged file is the job's to publish or to remove.
         staged, self._staged = self._staged, None
-        # Keywords need the uidlist's lock: they are set with the UID.
-        targets = [replace(target, keywords=()) for target in self.targets]
         if staged is None:
-            return await self._courier.deliver(Letter(self._pieces, targets))
+            return await self._courier.deliver(Letter(self._pieces, self.targets))
         pieces = self._pieces
         await self._courier.threads.sync.run(lambda: staged.write(pieces))
-        return await self._courier.deliver(Letter(staged, targets))
+        return await self._courier.deliver(Letter(staged, self.targets))
 
     def _end(self) -> None:
         self._ended = True
