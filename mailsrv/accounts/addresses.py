@@ -13,6 +13,10 @@ from dataclasses import dataclass
 
 import idna
 
+# idna loads its tables and its codec at first use: not on the reactor thread, please,
+# nor when root is dropped and Python's folders may be closed to the mail's user.
+idna.encode("ä.example", uts46=True)
+
 MAX_LOCAL_OCTETS = 64  # RFC 5321 section 4.5.3.1.1
 MAX_DOMAIN_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
 MAX_LABEL_OCTETS = 63  # RFC 1035 section 2.3.4
