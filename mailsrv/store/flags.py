@@ -171,14 +171,17 @@ def _rename(
     while True:
         flags = _apply(operation, message.flags, mask)
         if flags == message.flags:
-            return False
-        name = maildir.parse(message.entry.name).with_flags(flags).format()
-        new = Entry(name, in_new=False)
-        if new == message.entry or maildir.rename(
-            folder.directory, message.entry, new, folder.disk
-        ):
-            message.entry, message.flags = new, flags
-            return True
+            # Has it these flags still?
+            if os.path.lexists(maildir.path_of(folder.directory, message.entry)):
+                return False
+        else:
+            name = maildir.parse(message.entry.name).with_flags(flags).format()
+            new = Entry(name, in_new=False)
+            if new == message.entry or maildir.rename(
+                folder.directory, message.entry, new, folder.disk
+            ):
+                message.entry, message.flags = new, flags
+                return True
         if not finder.again(message):
             return False
 
