@@ -6,6 +6,7 @@ from mailsrv.cli.accounts import account_group
 from mailsrv.cli.addresses import alias_group, domain_group, group_group
 from mailsrv.cli.check_config import check_config
 from mailsrv.cli.quickstart import quickstart
+from mailsrv.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,3 +21,4 @@ main.add_command(account_group)
 main.add_command(alias_group)
 main.add_command(group_group)
 main.add_command(domain_group)
+main.add_command(verify)
