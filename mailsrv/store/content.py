@@ -48,12 +48,8 @@ def select_key(content: bytes, structure: bytes, key: bytes) -> bytes:
 class Unfilled:
     """A message whose ready bytes are to be computed."""
 
-    mailbox: int
-    uid: int
     entry: Entry
     content: int
-    size_octets: int
-    exact: bool
 
 
 def unfilled(
@@ -61,11 +57,9 @@ def unfilled(
 ) -> list[Unfilled]:
     """Find those of `uids` that have no ready bytes."""
     return [
-        Unfilled(
-            mailbox, uid, Entry(base + info, bool(in_new)), content, size, bool(exact)
-        )
-        for uid, in_new, base, info, content, size, exact in connection.execute(
-            "SELECT uid, in_new, base, info, content, m.size_octets, exact"
+        Unfilled(Entry(base + info, bool(in_new)), content)
+        for in_new, base, info, content in connection.execute(
+            "SELECT in_new, base, info, content"
             " FROM message m LEFT JOIN content c ON c.id = content"
             " WHERE mailbox = ? AND uid IN (SELECT value FROM json_each(?))"
             " AND (c.id IS NULL OR NOT exact)",
@@ -146,24 +140,28 @@ def write(connection: sqlite3.Connection, filled: Sequence[Filled]) -> None:
                 "INSERT OR IGNORE INTO header_fields VALUES (?, ?, ?)",
                 [(message.content, key, value) for key, value in ready.fields],
             )
-            if not message.exact or message.size_octets != found.size_octets:
-                _correct(connection, message, found.size_octets)
+            _correct(connection, message.content, found.size_octets)
 
 
-def _correct(
-    connection: sqlite3.Connection, message: Unfilled, size_octets: int
-) -> None:
-    """Settle RFC822.SIZE of a message whose name said nothing, or lied."""
-    key = (message.mailbox, message.uid)
-    changed = connection.execute(
-        "UPDATE message SET size_octets = ?, exact = 1"
-        " WHERE mailbox = ? AND uid = ? AND size_octets = ?",
-        (size_octets, *key, message.size_octets),
-    )
-    if changed.rowcount:  # not expunged, not corrected by another thread
+def _correct(connection: sqlite3.Connection, content: int, size_octets: int) -> None:
+    """Settle RFC822.SIZE of a message whose name said nothing, or lied.
+
+    Its copies are settled too: they share its ready bytes.
+    """
+    wrong = connection.execute(
+        "SELECT mailbox, uid, size_octets FROM message"
+        " WHERE content = ? AND (size_octets != ? OR NOT exact)",
+        (content, size_octets),
+    ).fetchall()
+    for mailbox, uid, guessed in wrong:
+        connection.execute(
+            "UPDATE message SET size_octets = ?, exact = 1"
+            " WHERE mailbox = ? AND uid = ?",
+            (size_octets, mailbox, uid),
+        )
         connection.execute(
             "UPDATE mailbox SET octets = octets + ? WHERE id = ?",
-            (size_octets - message.size_octets, message.mailbox),
+            (size_octets - guessed, mailbox),
         )
 
 

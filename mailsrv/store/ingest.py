@@ -18,7 +18,6 @@ from mailsrv.store.sync import (
     append,
     insert,
     is_known,
-    uid_of,
     uidlist_in_step,
 )
 from mailsrv.store.values import Delivered
@@ -52,7 +51,7 @@ def ingest(folder: Folder, delivered: Sequence[Delivered]) -> None:
         folder.connection,
         folder.directory,
         [
-            Unfilled(box.id, uid_of(a), a.entry, a.content, a.size_octets, a.exact)
+            Unfilled(a.entry, a.content)
             for a in arrivals
             if a.size_octets <= MAX_SUMMARISED_OCTETS
         ],

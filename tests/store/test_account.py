@@ -263,6 +263,16 @@ class TransferTests(AccountTestCase):
             row.columns["email_id"],
         )
 
+    def test_size_that_was_guessed_is_settled_for_copies_too(self) -> None:
+        self.office.drop()
+        self.store.open("INBOX")
+        self.store.copy("INBOX", [1], "Sent")
+        served = len(MESSAGE.replace(b"\n", b"\r\n"))
+        self.assertLess(self.store.status("Sent").size_octets, served)
+        self.store.fill("INBOX", [1])
+        self.assertEqual(self.store.status("Sent").size_octets, served)
+        self.assertEqual(self.store.quota().used_octets, 2 * served)
+
     def test_move(self) -> None:
         self.store.open("INBOX")
         self.store.open("Trash")

@@ -234,12 +234,12 @@ class StoreMachine(RuleBasedStateMachine):
             found[number, flags] += 1
         assert found == Counter(model.values())
         assert list(self.office.store.open(mailbox).uids) == sorted(view.flags)
+        sizes = self.office.store.rows(mailbox, sorted(view.flags), ["size_octets"])
+        octets = [row.columns["size_octets"] for row in sizes]
         status = self.office.store.status(mailbox)
         assert status.messages == len(model)
         assert status.unseen == sum(not flags & SEEN for _, flags in model.values())
         assert status.uid_next > max(seen, default=0)
-        sizes = self.office.store.rows(mailbox, sorted(view.flags), ["size_octets"])
-        octets = [row.columns["size_octets"] for row in sizes]
         assert status.size_octets == sum(map(int, octets))
 
     @invariant()
