@@ -19,7 +19,7 @@ run: $(VENV)/.installed
 	@$(BIN)/mailsrv quickstart --dir var --domain example.test --port-base 2000 \
 	  --account anna --account ben
 	@echo
-	$(BIN)/twistd --nodaemon --pidfile=var/twistd.pid mailsrv --config var/mailsrv.toml
+	$(BIN)/twistd --nodaemon --pidfile= mailsrv --config var/mailsrv.toml
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
+    ILoggingContext,
     IProtocol,
     IProtocolFactory,
 )
@@ -23,15 +24,19 @@ from mailsrv.settings import Listener
 from mailsrv.tls.contexts import TlsContexts
 
 
-@implementer(IProtocolFactory)
+@implementer(IProtocolFactory, ILoggingContext)
 class Door:
     """Gives connections to `inside`, or refuses them while that is None."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: str) -> None:
+        self._service = service
         self.inside: IProtocolFactory | None = None
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         return None if self.inside is None else self.inside.buildProtocol(addr)
+
+    def logPrefix(self) -> str:
+        return self._service
 
     def doStart(self) -> None:
         """The port is bound."""
@@ -56,7 +61,9 @@ class Listeners:
     def __init__(self, listeners: Iterable[Listener]) -> None:
         self._listeners = tuple(listeners)
         self._ports: list[IListeningPort] = []
-        self._doors = {listener.service: Door() for listener in self._listeners}
+        self._doors = {
+            listener.service: Door(listener.service) for listener in self._listeners
+        }
 
     def bind(self, reactor: object) -> None:
         """Listen everywhere. Raises the first failure (`CannotListenError`)."""

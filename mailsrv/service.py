@@ -141,6 +141,9 @@ class MailServer(Service):
     async def _stop(self) -> None:
         """Accept no more, let what runs end, then close what it needs."""
         _tell_systemd("STOPPING=1")
+        for again in (signal.SIGTERM, signal.SIGINT):
+            # Twisted would stop a reactor twice, and fail in doing so.
+            signal.signal(again, signal.SIG_IGN)
         if self._poll.running:
             self._poll.stop()
         await self._listeners.close()

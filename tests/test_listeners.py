@@ -24,7 +24,7 @@ class Refusing(Factory):
 
 class DoorTests(TestCase):
     def test_it_refuses_until_something_is_inside(self) -> None:
-        door = Door()
+        door = Door("imap")
         self.assertIsNone(door.buildProtocol(PEER))
         door.inside = Factory.forProtocol(Protocol)
         self.assertIsInstance(door.buildProtocol(PEER), Protocol)
