@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 
 from mailsrv.accounts.authenticator import Authenticator
@@ -15,6 +14,7 @@ from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.connections import ConnectionLimits
+from mailsrv.imap.server import ImapFactory
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.server import Pop3Factory
 from mailsrv.routing.router import Router
@@ -72,6 +72,15 @@ class Parts:
             )
             for role in ("mx", "submission")
         )
+        self._imap = ImapFactory(
+            settings=settings.imap,
+            tls_settings=settings.tls,
+            tls=tls,
+            authenticator=self._authenticator,
+            mail_store=self._mail_store,
+            connections=self._imap_limits,
+            reactor=reactor,
+        )
         self._pop3 = Pop3Factory(
             settings=settings.pop3,
             tls_settings=settings.tls,
@@ -81,7 +90,6 @@ class Parts:
             connections=self._pop3_limits,
             reactor=reactor,
         )
-        self._imap = Factory.forProtocol(Protocol)
         # One factory serves a protocol with TLS from the first octet and without.
         self.factories: dict[str, IProtocolFactory] = {
             "smtp": self._mx,
@@ -92,7 +100,6 @@ class Parts:
             "pop3": self._pop3,
             "pop3s": self._pop3,
         }
-
         self._live.changed.append(self._accounts_changed)
 
     def start(self) -> "Deferred[None]":
@@ -105,11 +112,12 @@ class Parts:
         self._authenticator.settings = settings.login
         self._mail_store.settings = settings.store
         self._mx.settings = self._submission.settings = settings.smtp
-        for factory in (self._mx, self._submission):
-            factory.tls_settings = settings.tls
-            factory.log_wire = settings.log.level == "debug"
+        self._imap.settings = settings.imap
         self._pop3.settings = settings.pop3
-        self._pop3.tls_settings = settings.tls
+        for factory in (self._mx, self._submission, self._imap, self._pop3):
+            factory.tls_settings = settings.tls
+        for factory in (self._mx, self._submission):
+            factory.log_wire = settings.log.level == "debug"
         _change(self._smtp_limits, settings.smtp)
         _change(self._imap_limits, settings.imap)
         _change(self._pop3_limits, settings.pop3)
@@ -130,7 +138,7 @@ class Parts:
         await DeferredList(
             [
                 Deferred.fromCoroutine(factory.drain())
-                for factory in (self._mx, self._submission, self._pop3)
+                for factory in (self._mx, self._submission, self._imap, self._pop3)
             ],
             fireOnOneErrback=True,
         )

@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.application.service import IProcess, Service
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
@@ -116,7 +117,11 @@ class MailServer(Service):
         self._on_signal(signal.SIGHUP, self._hang_up)
         self._on_signal(signal.SIGUSR1, self._reopen_log)
         _raise_descriptor_limit()
-        self._listeners.bind(self._reactor)
+        try:
+            self._listeners.bind(self._reactor)
+        except CannotListenError as error:
+            log.critical("cannot start: {reason}", reason=str(error))
+            raise SystemExit(1) from None
 
     def startService(self) -> None:
         super().startService()

@@ -1,5 +1,7 @@
 """The ``mailsrv`` command: everything an admin does beside running the server."""
 
+import os
+
 import click
 
 from mailsrv.cli.accounts import account_group
@@ -13,6 +15,7 @@ from mailsrv.cli.verify import verify
 @click.version_option(package_name="mailsrv")
 def main() -> None:
     """Set up and look after a mailsrv mail server (run it by "twistd mailsrv")."""
+    os.umask(0o077)  # mail is for its owner alone
 
 
 main.add_command(check_config)

@@ -21,6 +21,7 @@ from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.passwords import hash_password, random_password
 from mailsrv.settings import Listener, LoginSettings
 from mailsrv.settings_file import SettingsError
+from mailsrv.store.folders import ensure_defaults
 from mailsrv.tls import authority
 
 PORTS = {
@@ -132,6 +133,8 @@ def set_up(
         _required_aliases(database, domain, accounts[0].address)
     finally:
         database.close()
+    for account in accounts:
+        ensure_defaults(settings.data / "mail" / account.address / "Maildir")
     maildir = str(settings.data / "mail" / "{account}" / "Maildir")
     ca = str(folder / "tls" / "ca.pem")
     return Result(str(config), ca, _ports(settings.listen) or ports, maildir, accounts)
