@@ -65,6 +65,10 @@ class DatabaseTooNew(Exception):
     """A later mailsrv has written the file; its format is unknown here."""
 
 
+class DatabaseGone(Exception):
+    """The file was taken away from under a running server; it may come back."""
+
+
 @implementer(IAccountDatabase)
 class MemoryAccountDatabase:
     """A directory that is gone with the process."""
@@ -130,14 +134,15 @@ class AccountDatabase:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            connection = self._connection
             # A restored backup is another file under the same name.
-            if connection is None or _identity(self._path) != self._file:
-                if connection is not None:
-                    connection.close()
-                self._connection = connection = _connect(self._path)
-                self._file = _identity(self._path)
-            yield connection
+            if self._connection is None or _identity(self._path) != self._file:
+                # While the backup is not yet there, or not whole, nobody is unknown:
+                # only the first use may begin with nothing.
+                connection = _connect(self._path, may_create=self._file is None)
+                if self._connection is not None:
+                    self._connection.close()
+                self._connection, self._file = connection, _identity(self._path)
+            yield self._connection
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -148,12 +153,22 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *, may_create: bool) -> sqlite3.Connection:
     # Made here and not by SQLite, for its mode: it holds password hashes.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    create = os.O_CREAT if may_create else 0
+    os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC | create, 0o600))
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
+    try:
+        _prepare(connection, path, may_create)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, may_create: bool) -> None:
     # Edits are rare: with a rollback journal the database is one file at rest.
     connection.execute("PRAGMA journal_mode = DELETE")
     connection.execute("PRAGMA synchronous = FULL")
@@ -161,11 +176,12 @@ def _connect(path: Path) -> sqlite3.Connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(_MIGRATIONS):
             raise DatabaseTooNew(f"{path} was written by a later version of mailsrv")
+        if version == 0 and not may_create:
+            raise DatabaseGone(f"{path} was replaced by an empty file")
         for step in _MIGRATIONS[version:]:
             for statement in step.split(";"):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-    return connection
 
 
 @contextmanager
@@ -173,10 +189,12 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
     connection.execute(begin)
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # After some failures, a full disk for one, SQLite has done it itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _read(connection: sqlite3.Connection) -> Directory:

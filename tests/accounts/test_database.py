@@ -1,5 +1,7 @@
 """Both databases keep what edits make, and nothing of an edit that fails."""
 
+import resource
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from zope.interface.verify import verifyObject
 
 from mailsrv.accounts.database import (
     AccountDatabase,
+    DatabaseGone,
     DatabaseTooNew,
     MemoryAccountDatabase,
 )
@@ -20,6 +23,7 @@ from mailsrv.accounts.edits import (
     add_group,
     delete,
     set_enabled,
+    set_password_hash,
 )
 from mailsrv.interfaces import IAccountDatabase
 
@@ -118,6 +122,37 @@ class SqliteDatabaseTests(MemoryDatabaseTests):
         other.rename(self.path)
         self.assertNotEqual(self.database.version(), before)
         self.assertEqual(self.database.snapshot(), Directory())
+
+    def test_edit_on_a_full_disk_fails_and_later_ones_work(self) -> None:
+        self.database.edit(office)
+        long = "x" * 100_000
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limit[1]))
+        try:
+            with self.assertRaises(sqlite3.OperationalError):
+                self.database.edit(
+                    lambda d: set_password_hash(d, "anna@example.test", long)
+                )
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, handler)
+        self.assertEqual(self.database.snapshot(), office(Directory()))
+        self.database.edit(lambda d: set_enabled(d, "anna@example.test", False))
+        self.assertNotEqual(self.open().snapshot(), office(Directory()))
+
+    def test_file_taken_away_makes_nobody_unknown(self) -> None:
+        self.database.edit(office)
+        away = self.path.with_suffix(".away")
+        self.path.rename(away)
+        with self.assertRaises(FileNotFoundError):
+            self.database.snapshot()
+        self.assertFalse(self.path.exists())
+        self.path.touch()
+        with self.assertRaises(DatabaseGone):
+            self.database.version()
+        away.rename(self.path)
+        self.assertEqual(self.database.snapshot(), office(Directory()))
 
     def test_only_the_owner_may_read_it(self) -> None:
         self.database.edit(office)
