@@ -25,6 +25,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy mailsrv tests twisted/plugins/mailsrv_plugin.py
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 	$(TRIAL) tests.test_layers
 
 # The quick part: no process is started, no client needed.

@@ -13,7 +13,7 @@ from mailsrv.settings import Settings
 from tests.clients.server import ROOT
 from tests.test_etc import tree
 
-CITED = re.compile(r"\bRFC[ -]?(\d{3,5})\b")
+CITED = re.compile(r"\bRFC (\d{3,5})\b")
 
 
 @dataclass(frozen=True, slots=True)
