@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.accounts.authenticator import Authenticator
+from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.imap.commands.rule import Rule
 from mailsrv.imap.commands.session import capabilities
@@ -292,6 +293,15 @@ class ImapFactory(Factory):
             drained, self._drained = self._drained, []
             for waiting in drained:
                 waiting.callback(None)
+
+    def accounts_changed(self, directory: Directory) -> None:
+        """End the sessions of accounts that are deleted or disabled."""
+        for protocol in list(self._open):
+            session = protocol.session
+            if session is not None and session.account is not None:
+                account = directory.account(session.account.name)
+                if account is None or not account.enabled:
+                    session.bye("The account is closed")
 
     async def drain(self) -> None:
         """Say BYE to all sessions, those that run a command after it; wait."""

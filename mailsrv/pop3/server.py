@@ -13,6 +13,7 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
     ISSLTransport,
+    ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -58,8 +59,9 @@ class Pop3Protocol(Protocol):
             self.write(b"-ERR [SYS/TEMP] Too many connections, try again later\r\n")
             self._wire.loseConnection()
             return
-        self._wire.setTcpNoDelay(True)
-        self._wire.setTcpKeepAlive(True)
+        if ITCPTransport.providedBy(self._wire):
+            self._wire.setTcpNoDelay(True)
+            self._wire.setTcpKeepAlive(True)
         self._wire.registerProducer(self, True)
         self._factory.opened(self)
         session = Session(self, self._factory, self._peer, secrets.token_hex(4))

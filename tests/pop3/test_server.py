@@ -1,9 +1,13 @@
 """Whole POP3 sessions over a real mail store."""
 
 from base64 import b64encode
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.testing import StringTransport
@@ -138,6 +142,52 @@ class ServerCase(SynchronousTestCase):
 
 def plain(text: str) -> bytes:
     return b64encode(text.encode())
+
+
+class HostileTests(ServerCase):
+    """Whatever comes, each line gets an answer and nothing is raised."""
+
+    LINES = (
+        *(
+            b"CAPA",
+            b"UTF8",
+            b"LANG",
+            b"LANG *",
+            b"AUTH",
+            b"AUTH PLAIN",
+            b"*",
+            b"AGEAYQ==",
+        ),
+        *(b"USER anna", b"USER \xff", b"PASS secret", b"NOOP", b""),
+        *(b"STAT", b"LIST", b"LIST 1", b"UIDL 2", b"TOP 1 0", b"RETR 1", b"RETR 9"),
+        *(b"DELE 1", b"RSET", b"\x00\xff", b"A" * 300),
+    )
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.deliver(b"one\r\n")
+
+    def replies(self, wire: bytes, cuts: Sequence[int]) -> bytes:
+        client = self.connect()
+        edges = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
+        said = b"".join(client.send(wire[a:b]) for a, b in pairwise(edges))
+        client.lose()
+        return said
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        st.lists(st.sampled_from(LINES), max_size=12),
+        st.booleans(),
+        st.lists(st.integers(0, 150), max_size=8),
+    )
+    def test_any_split_gives_same_replies(
+        self, lines: list[bytes], log_in: bool, cuts: list[int]
+    ) -> None:
+        if log_in:
+            lines = [b"USER anna", b"PASS secret", *lines]
+        wire = b"".join(line + b"\r\n" for line in lines)
+        self.assertEqual(self.replies(wire, cuts), self.replies(wire, []))
+        self.assertEqual(self.flushLoggedErrors(), [])
 
 
 class AuthorizationTests(ServerCase):
