@@ -25,10 +25,12 @@ HEADER = b"Return-Path: <bert@example.test>\r\nSubject: %s\r\n\r\n"
 class Office:
     """One process. Several over the same `root` stand for several processes."""
 
-    def __init__(self, test: SynchronousTestCase, root: Path) -> None:
+    def __init__(
+        self, test: SynchronousTestCase, root: Path, clock: Clock | None = None
+    ) -> None:
         self.test = test
         self.root = root
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.threads = TwinThreads(self.clock)
         self.ahead_s = 0.0  # of the file system's clock
         self.mail_store = MailStore(

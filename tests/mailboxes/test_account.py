@@ -1,10 +1,12 @@
 """Sessions, deliveries and appends over a real Maildir."""
 
 import os
+import socket
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.mailboxes.maildrop import MaildropInUse
@@ -28,6 +30,7 @@ from mailsrv.store.values import (
     Row,
 )
 from tests.mailboxes.office import Office, all_uids, flags_of
+from tests.mailboxes.test_watch import FileClock
 
 SUBJECTS = [b"Subject: %d" % n for n in range(3)]
 
@@ -39,6 +42,15 @@ def content(uid: int, store: AccountStore, name: str = "INBOX") -> bytes:
 
 def envelopes(uids: Sequence[int], store: AccountStore) -> list[Row]:
     return store.rows("INBOX", uids, ["envelope"])
+
+
+def looks_in_s(clock: Clock) -> list[float]:
+    """Return when the folders of selected mailboxes will be looked at."""
+    return [
+        round(call.getTime() - clock.seconds(), 3)
+        for call in clock.getDelayedCalls()
+        if "Views._due" in str(call)
+    ]
 
 
 class OfficeTestCase(SynchronousTestCase):
@@ -376,6 +388,41 @@ class OutsideTests(OfficeTestCase):
         os.unlink(self.maildir("cur") / (name.partition(":")[0] + ":2,S"))
         self.settle(selected)
         self.assertEqual(self.news(selected), [Expunge(1, 1)])
+
+    def test_outside_change_is_looked_at_soon_and_our_own_later(self) -> None:
+        clock = FileClock()
+        office = Office(self, self.root, clock)
+        selected = office.select()
+        clock.pump([0.2, 2.0])  # what follows from the opening is over
+        office.ahead_s += 10
+        office.wait(selected.refresh())
+        office.deliver()
+        clock.read()
+        self.assertEqual(looks_in_s(clock), [1.1])
+        clock.pump([0.02, 1.1])
+        selected.news(expunges=True)
+        clock.pump([1.1] * 3)
+        self.assertEqual(selected.exists, 1)
+        (self.maildir("new") / "1.a.host").write_bytes(b"A: b\n\n")
+        clock.read()
+        self.assertEqual(looks_in_s(clock), [0.02])
+        clock.advance(0.02)
+        self.assertIn(Exists(2), self.news(selected))
+
+    def test_foreign_lock_is_waited_for_without_a_thread(self) -> None:
+        selected = self.office.select()
+        lock = self.maildir("dovecot-uidlist.lock")
+        lock.write_text(f"{os.getppid()}:{socket.gethostname()}")
+        mailboxes = self.office.account()
+        incoming = self.office.wait(mailboxes.receive("INBOX"))
+        incoming.feed(b"A: b\r\n\r\n")
+        appended = self.office.start(mailboxes.append("INBOX", [incoming]))
+        self.office.clock.pump([0.05] * 20)
+        self.assertNoResult(appended)
+        lock.unlink()
+        self.office.clock.pump([0.05] * 2)
+        self.assertEqual(self.successResultOf(appended).uids, (1,))
+        self.assertIn(Exists(1), self.news(selected))
 
     def settle(self, selected: Selected) -> None:
         """Look once more a second later: a removal is believed late."""
