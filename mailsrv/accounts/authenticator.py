@@ -28,7 +28,7 @@ from mailsrv.threads import Threads
 log = Logger()
 
 HASH_SLOTS = 2  # as many as `Threads` has hashing threads
-MAX_QUEUED_LOGINS = 50  # of one account from one network
+MAX_QUEUED_LOGINS = 50  # of one account from one network or known address
 MAX_REMEMBERED_LOGINS = 20_000
 MAX_NAME = 320  # characters kept of a log-in name: 64 + @ + 255
 
@@ -82,7 +82,7 @@ class Authenticator:
         Any other exception means that no decision could be made: a temporary error.
         """
         try:
-            account = await self._checked(login[:MAX_NAME], password, network(peer))
+            account = await self._checked(login[:MAX_NAME], password, peer)
             if not _may_act_as(account, authzid, self._live.current):
                 raise BadCredentials
         except BadCredentials:
@@ -99,47 +99,46 @@ class Authenticator:
         )
         return account
 
-    async def _checked(self, login: str, password: str, peer_network: str) -> Account:
+    async def _checked(self, login: str, password: str, peer: str) -> Account:
         account = self._live.current.login(login)
         if account is not None and self._is_remembered(account, password):
             return account
         name = f"unknown {fold(login)}" if account is None else account.name
-        lock = self._locks.setdefault((name, peer_network), DeferredLock())
+        source = self._guessers.source(name, peer, self._clock.seconds())
+        lock = self._locks.setdefault((name, source), DeferredLock())
         if len(lock.waiting) >= MAX_QUEUED_LOGINS:
             raise LoginUnavailable
         await lock.acquire()
         try:
-            return await self._in_turn(name, login, password, peer_network)
+            return await self._in_turn(name, login, password, peer)
         except TooManyWaiting as error:
             raise LoginUnavailable from error
         finally:
             lock.release()
             if not lock.locked:
-                self._locks.pop((name, peer_network), None)
+                self._locks.pop((name, source), None)
 
     async def _in_turn(
-        self, name: str, login: str, password: str, peer_network: str
+        self, name: str, login: str, password: str, peer: str
     ) -> Account:
         account = self._live.current.login(login)
         if account is not None and self._is_remembered(account, password):
             return account  # by the login before this one
         wait_s = self._guessers.wait_s(
-            name, peer_network, self._clock.seconds(), self.settings.max_delay_s
+            name, peer, self._clock.seconds(), self.settings.max_delay_s
         )
         if wait_s > 0:
             await deferLater(self._clock, wait_s)
-        good = await self._verify(login, password, peer_network)
+        good = await self._verify(login, password, peer)
         now = self._clock.seconds()
         if good is None:
             digest = self._digest(name, "", password)
-            self._guessers.failed(name, peer_network, digest, now)
+            self._guessers.failed(name, peer, digest, now)
             raise BadCredentials
-        self._guessers.succeeded(name, peer_network, now)
+        self._guessers.succeeded(name, peer, now)
         return good
 
-    async def _verify(
-        self, login: str, password: str, peer_network: str
-    ) -> Account | None:
+    async def _verify(self, login: str, password: str, peer: str) -> Account | None:
         """Check against the directory as it is now, at the cost of one hash.
 
         Only a password that was changed in this moment costs a second one.
@@ -147,21 +146,21 @@ class Authenticator:
         account = self._live.current.login(login)
         if account is None:
             account = (await self._live.refresh()).login(login)
-        if await self._is_password(account, password, peer_network):
+        if await self._is_password(account, password, peer):
             return await self._accepted(account, password)
         newer = (await self._live.refresh()).login(login)
         if newer == account:
             return None
-        if await self._is_password(newer, password, peer_network):
+        if await self._is_password(newer, password, peer):
             return await self._accepted(newer, password)
         return None
 
     async def _is_password(
-        self, account: Account | None, password: str, peer_network: str
+        self, account: Account | None, password: str, peer: str
     ) -> bool:
         settings = self.settings
-        trusted = self._guessers.is_trusted(peer_network, self._clock.seconds())
-        await self._turns.take(peer_network, trusted)
+        trusted = self._guessers.is_trusted(peer, self._clock.seconds())
+        await self._turns.take(network(peer), trusted)
         try:
             if account is None:  # costs what a verification does
                 await self._threads.hash.run(lambda: hash_password(password, settings))

@@ -1,9 +1,10 @@
 """How long a login has to wait because of wrong passwords before it.
 
 Pure: the time is passed in. What counts is the pair of account and network, so that
-a guesser elsewhere does not hold up the owner; a network alone counts once it has
-failed on many accounts and nobody has logged in from it lately. Nobody is shut out,
-all waits have an upper limit, all tables too.
+a guesser elsewhere does not hold up the owner; an address from which the owner has
+logged in lately counts for itself, so that neither does one in its neighbourhood. A
+network alone counts once it has failed on many accounts and nobody has logged in from
+it lately. Nobody is shut out, all waits have an upper limit, all tables too.
 """
 
 import ipaddress
@@ -48,7 +49,7 @@ class _Recent(OrderedDict[str, V], Generic[V]):
 
 @dataclass(slots=True)
 class _Pair:
-    """One account as seen from one network."""
+    """One account as seen from one network, or from an address of its owner."""
 
     failures: int = 0
     failed_at: float = 0.0
@@ -68,27 +69,30 @@ class Guessers:
     def __init__(self) -> None:
         self._pairs: _Recent[_Pair] = _Recent()
         self._networks: _Recent[_Network] = _Recent()
+        # When the last good login was: by network, and by account and address.
         self._good: _Recent[float] = _Recent()
 
-    def is_trusted(self, network: str, now: float) -> bool:
-        """Whether somebody has logged in from there lately."""
-        good_at = self._good.get(network)
-        return good_at is not None and now - good_at < GOOD_S
+    def is_trusted(self, peer: str, now: float) -> bool:
+        """Whether somebody has logged in from the peer's network lately."""
+        return self._was_good(network(peer), now)
 
-    def wait_s(
-        self, account: str, network: str, now: float, max_delay_s: float
-    ) -> float:
+    def source(self, account: str, peer: str, now: float) -> str:
+        """What the peer counts as: logins of an account from it come one by one."""
+        return peer if self._was_good(f"{account} {peer}", now) else network(peer)
+
+    def wait_s(self, account: str, peer: str, now: float, max_delay_s: float) -> float:
         """Seconds that a login which comes now has to wait."""
-        pair = self._pair(account, network, now)
+        _, pair = self._pair(account, peer, now)
         ready_at = pair.failed_at + _delay_s(pair.failures, max_delay_s)
-        return max(0.0, ready_at - now, self._network_wait_s(network, now, max_delay_s))
+        by_network_s = self._network_wait_s(network(peer), now, max_delay_s)
+        return max(0.0, ready_at - now, by_network_s)
 
     def _network_wait_s(self, network: str, now: float, max_delay_s: float) -> float:
         seen = self._networks.get(network)
         if seen is None or now - seen.failed_at > FORGET_S:
             return 0.0
         over = len(seen.accounts) - MANY_ACCOUNTS
-        if over <= 0 or self.is_trusted(network, now):
+        if over <= 0 or self._was_good(network, now):
             return 0.0
         # Each login takes its place behind the last one, on however many connections.
         ready_at = max(now, seen.next_at)
@@ -96,14 +100,17 @@ class Guessers:
         seen.next_at = min(ready_at + delay_s, now + max_delay_s)
         return ready_at - now
 
-    def failed(self, account: str, network: str, digest: bytes, now: float) -> None:
+    def failed(self, account: str, peer: str, digest: bytes, now: float) -> None:
         """Count a wrong password; `digest` stands for it and for the account."""
-        pair = self._pair(account, network, now)
+        key, pair = self._pair(account, peer, now)
         pair.failed_at = now
         if digest not in pair.wrong:
             pair.wrong.append(digest)
             pair.failures += 1
-        self._pairs.keep(f"{account} {network}", pair)
+        self._pairs.keep(key, pair)
+        self._failed_in(network(peer), account, now)
+
+    def _failed_in(self, network: str, account: str, now: float) -> None:
         seen = self._networks.get(network)
         if seen is None or now - seen.failed_at > FORGET_S:
             seen = _Network()
@@ -112,16 +119,23 @@ class Guessers:
             seen.accounts.add(account)
         self._networks.keep(network, seen)
 
-    def succeeded(self, account: str, network: str, now: float) -> None:
-        """Forgive the pair; the network is one of ours."""
-        self._pairs.pop(f"{account} {network}", None)
-        self._good.keep(network, now)
+    def succeeded(self, account: str, peer: str, now: float) -> None:
+        """Forgive the pair; address and network are known as good from now on."""
+        key, _ = self._pair(account, peer, now)
+        self._pairs.pop(key, None)
+        self._good.keep(network(peer), now)
+        self._good.keep(f"{account} {peer}", now)
 
-    def _pair(self, account: str, network: str, now: float) -> _Pair:
-        pair = self._pairs.get(f"{account} {network}")
+    def _was_good(self, key: str, now: float) -> bool:
+        good_at = self._good.get(key)
+        return good_at is not None and now - good_at < GOOD_S
+
+    def _pair(self, account: str, peer: str, now: float) -> tuple[str, _Pair]:
+        key = f"{account} {self.source(account, peer, now)}"
+        pair = self._pairs.get(key)
         if pair is None or now - pair.failed_at > FORGET_S:
-            return _Pair()
-        return pair
+            return key, _Pair()
+        return key, pair
 
 
 def _delay_s(failures: int, max_delay_s: float) -> float:

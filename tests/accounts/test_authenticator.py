@@ -208,6 +208,19 @@ class GuesserTests(AuthenticatorCase):
             self.refused(ANNA, f"guess {n}")
         self.good(ANNA, "secret", "198.51.100.1")
 
+    def test_owner_at_a_known_address_does_not_wait_for_a_neighbour(self) -> None:
+        self.good(ANNA, "secret", "192.0.2.1")
+        self.clock.advance(CHEAP.cache_s + 1)
+        for n in range(10):
+            self.refused(ANNA, f"guess {n}", "192.0.2.99")
+        self.login(ANNA, "guess", "192.0.2.99")
+        self.good(ANNA, "secret", "192.0.2.1")
+
+    def test_guesser_at_a_known_address_waits(self) -> None:
+        self.good(ANNA, "secret", "192.0.2.1")
+        waits = [self.refused(ANNA, f"guess {n}", "192.0.2.1") for n in range(4)]
+        self.assertEqual(waits, [0, 0.25, 0.5, 1])
+
     def test_right_password_forgives(self) -> None:
         self.refused(ANNA, "one")
         self.refused(ANNA, "two")
