@@ -197,15 +197,13 @@ class MailServer(Service):
         """Read the certificates again if their files have changed."""
         if self._tls is None:
             return
-        loaded, run = self._tls.loaded, self._opened().threads.read.run
-        if not await run(loaded.changed):
-            return
         try:
-            renewed = await run(lambda: load_certificates(loaded.certificates))
+            renewed = await self._opened().threads.read.run(self._tls.loaded.renewed)
         except UnusableCertificate as error:
             log.error("certificates not renewed: {wrong}", wrong=str(error))
         else:
-            self._take_certificates(self._tls, renewed)
+            if renewed is not None:
+                self._take_certificates(self._tls, renewed)
 
     def _take_certificates(
         self, tls: TlsContexts, certificates: LoadedCertificates

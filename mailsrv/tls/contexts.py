@@ -39,9 +39,14 @@ class LoadedCertificates:
     by_name: dict[str, SSL.Context]  # lower case, may begin with "*."
     stamps: tuple[Stamp, ...]
 
-    def changed(self) -> bool:
-        """Whether a file differs from what was loaded. Blocking."""
-        return _stamps(self.certificates) != self.stamps
+    def renewed(self) -> "LoadedCertificates | None":
+        """Load the files again if one has changed. Blocking.
+
+        Raises `UnusableCertificate`, as between two steps of a renewal.
+        """
+        if _stamps(self.certificates) == self.stamps:
+            return None
+        return load_certificates(self.certificates)
 
     def for_name(self, server_name: bytes | None) -> SSL.Context:
         """The context for a name that the client sent (RFC 6066 section 3)."""

@@ -158,14 +158,23 @@ class ReloadTests(TlsTests):
         certificate.chain.write_bytes(made.chain_pem())
         certificate.key.write_bytes(made.key_pem())
 
-    def test_changed_files_show(self) -> None:
+    def test_changed_files_are_loaded_again(self) -> None:
         certificate = self.written("mail.example.test")
         loaded = load_certificates([certificate])
-        self.assertFalse(loaded.changed())
+        self.assertIsNone(loaded.renewed())
         self.renewed(certificate, pair("mail.example.test", "new.example.test"))
-        self.assertTrue(loaded.changed())
+        again = loaded.renewed()
+        assert again is not None
+        self.assertIn("new.example.test", again.by_name)
+        self.assertIsNone(again.renewed())
+
+    def test_half_a_renewal_is_not_taken(self) -> None:
+        certificate = self.written("mail.example.test")
+        loaded = load_certificates([certificate])
+        certificate.key.write_bytes(pair("other.example.test").key_pem())
+        self.assertRaises(UnusableCertificate, loaded.renewed)
         certificate.key.unlink()
-        self.assertTrue(loaded.changed())
+        self.assertRaises(UnusableCertificate, loaded.renewed)
 
     def test_the_next_connection_gets_the_new_one(self) -> None:
         certificate = self.written("mail.example.test")
