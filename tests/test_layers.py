@@ -12,6 +12,7 @@ RANK = {
     "mime": 0,
     "settings": 0,
     "interfaces": 0,
+    "proxy_protocol": 0,
     "settings_file": 1,
     "logs": 1,
     "threads": 1,

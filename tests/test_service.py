@@ -66,6 +66,30 @@ class RefusedStartTests(ServerCase):
         self.server.log_file.write_text("")  # that error was wanted
 
 
+class ProxyTests(ServerCase):
+    def test_behind_a_proxy_the_client_s_address_counts_and_starttls_works(
+        self,
+    ) -> None:
+        self.server.stop()
+        port = self.server.ports["imap"]
+        text = self.server.config.read_text()
+        self.server.config.write_text(
+            text.replace(f'"tcp:{port}', f'"haproxy:tcp:{port}')
+        )
+        self.server.start()
+        context = ssl.create_default_context(cafile=str(self.server.ca))
+        with socket.create_connection((HOST, port), timeout=10) as plain:
+            plain.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 1234 143\r\n")
+            self.assertIn(b"LOGINDISABLED", plain.recv(4096))
+            plain.sendall(b"a STARTTLS\r\n")
+            self.assertTrue(plain.recv(4096).startswith(b"a OK"))
+            with context.wrap_socket(plain, server_hostname="localhost") as tls:
+                login, password = "anna@example.test", self.server.password("anna")
+                tls.sendall(f"b LOGIN {login} {password}\r\n".encode())
+                self.assertTrue(tls.recv(4096).startswith(b"b OK"))
+        self.server.wait_for_log("peer=192.0.2.7 login user=anna@example.test")
+
+
 class UserTests(ServerCase):
     def test_root_is_dropped_before_anything_is_written(self) -> None:
         if os.geteuid() != 0:
