@@ -31,7 +31,11 @@ class Row:
 @cache
 def rows() -> list[Row]:
     text = (ROOT / "docs" / "rfc.rst").read_text()
-    lines = [line.strip() for line in text.splitlines() if line.count("|") == 5]
+    lines = [
+        line.strip()
+        for line in text.splitlines()
+        if line.count("|") == 5 and ":header:" not in line
+    ]
     return [
         Row(
             number.strip(),
