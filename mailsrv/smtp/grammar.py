@@ -70,6 +70,7 @@ def mail(argument: bytes) -> Mail:
         if not size.isdigit() or len(size) > 20:  # RFC 1870 section 3: 20 digits
             raise Refused(_BAD_PARAMETER)
         size_octets = int(size)
+    # RFC 6152 section 2. Eight bits are taken without it as well.
     if values.pop(b"BODY", b"7BIT").upper() not in (b"7BIT", b"8BITMIME"):
         raise Refused(_UNKNOWN_PARAMETER)
     smtputf8 = b"SMTPUTF8" in values

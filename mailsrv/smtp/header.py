@@ -137,20 +137,6 @@ def date_time(at_utc: float) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
-    """What a Received field tells of one transaction."""
-
-    client_name: str  # as EHLO gave it; empty: none
-    peer: str  # the client's IP address; empty: a UNIX socket
-    hostname: str
-    protocol: str
-    tls: str  # version and cipher; empty: clear text
-    transaction: str
-    forward_path: str  # empty if there are several: they are not told of each other
-    date: str
-
-
 def protocol(*, extended: bool, utf8: bool, tls: bool, authenticated: bool) -> str:
     """Return the name after "with" (RFC 3848; RFC 6531 section 4.3)."""
     if not extended:
@@ -159,17 +145,29 @@ def protocol(*, extended: bool, utf8: bool, tls: bool, authenticated: bool) -> s
     return f"{base}{'S' if tls else ''}{'A' if authenticated else ''}"
 
 
-def received(trace: Trace) -> bytes:
-    """Write the Received field (RFC 5321 section 4.4)."""
-    peer = f"IPv6:{trace.peer}" if ":" in trace.peer else trace.peer
-    lines = [
-        f"Received: from {trace.client_name or 'unknown'}"
-        + (f" ([{peer}])" if peer else ""),
-        f"by {trace.hostname} with {trace.protocol}"
-        + (f" ({trace.tls})" if trace.tls else ""),
-        f"id {trace.transaction}",
-    ]
-    if trace.forward_path:
-        lines.append(f"for <{trace.forward_path}>")
-    text = "\r\n\t".join(lines)
-    return f"{text};\r\n\t{trace.date}\r\n".encode()
+def received(
+    *,
+    client_name: str,
+    peer: str,
+    hostname: str,
+    protocol: str,
+    tls: str,
+    transaction: str,
+    forward_path: str,
+    date: str,
+) -> bytes:
+    """Write the Received field (RFC 5321 section 4.4).
+
+    `client_name` is what EHLO gave, `peer` the client's IP address or empty, `tls`
+    version and cipher or empty. `forward_path` is empty if there are several
+    recipients: they are not told of one another.
+    """
+    literal = f"IPv6:{peer}" if ":" in peer else peer
+    address = f" ([{literal}])" if peer else ""
+    cipher = f" ({tls})" if tls else ""
+    recipient = f"\r\n\tfor <{forward_path}>" if forward_path else ""
+    return (
+        f"Received: from {client_name or 'unknown'}{address}\r\n"
+        f"\tby {hostname} with {protocol}{cipher}\r\n"
+        f"\tid {transaction}{recipient};\r\n\t{date}\r\n"
+    ).encode()

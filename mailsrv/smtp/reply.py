@@ -19,6 +19,7 @@ class Reply:
     enhanced_code: str
     text: str
     wire: bytes = field(init=False, repr=False, compare=False)
+    positive: bool = field(init=False, repr=False, compare=False)  # done, or go on
 
     def __post_init__(self) -> None:
         before = f"{self.code}-"
@@ -27,11 +28,7 @@ class Reply:
         lines[-1] = f"{self.code} {lines[-1][4:]}"
         wire = "".join(f"{line}\r\n" for line in lines).encode("ascii", "replace")
         object.__setattr__(self, "wire", wire)  # frozen, so the long way
-
-    @property
-    def positive(self) -> bool:
-        """Whether the command was done, or may go on (3yz)."""
-        return self.code < 400
+        object.__setattr__(self, "positive", self.code < 400)
 
 
 class Refused(Exception):

@@ -7,7 +7,8 @@ and all replies that one read brings are written at once.
 import secrets
 import socket
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Coroutine, Generator
 from ipaddress import ip_address
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.accounts.authenticator import Authenticator
+from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.routing.router import Router
 from mailsrv.settings import SmtpSettings, TlsSettings
@@ -49,6 +51,7 @@ _TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections")
 _TALKED_FIRST = Reply(554, "5.5.0", "You talked before the greeting")
 _TIMEOUT = Reply(421, "4.4.2", "You took too long")
 _SHUTTING_DOWN = Reply(421, "4.3.2", "The server is shutting down")
+_NO_ACCOUNT = Reply(421, "4.7.0", "Your account has been disabled")
 _BROKEN = Reply(421, "4.3.0", "Local error, try again later")
 
 
@@ -121,6 +124,11 @@ class SmtpFactory(Factory):
             self.mail_store,
             self.now,
         )
+
+    def accounts_changed(self, directory: Directory) -> None:
+        """End the log-ins of accounts that are gone or disabled."""
+        for session in list(self._sessions):
+            session.check_account(directory)
 
     def opened(self, session: "SmtpServer") -> None:
         """Count a session in."""
@@ -254,6 +262,18 @@ class SmtpServer(Protocol):
         if not self._working and self._session.idle and not self._lost:
             self._say_goodbye(_SHUTTING_DOWN)
 
+    def check_account(self, directory: Directory) -> None:
+        """Forget the log-in if its account is gone or disabled."""
+        account = self._client.account
+        if account is None:
+            return
+        today = directory.account(account.name)
+        if today is None or not today.enabled:
+            self._client.account = None
+            self._engine.authenticated = False
+            if self._session.idle and not self._working and not self._lost:
+                self._say_goodbye(_NO_ACCOUNT)
+
     def _say_goodbye(self, reply: Reply) -> None:
         if not self._engine.closing:
             self._engine.closing = True
@@ -293,7 +313,16 @@ class SmtpServer(Protocol):
     # Answers
 
     def _work(self) -> None:
-        Deferred.fromCoroutine(self._answer_all()).addErrback(self._broke)
+        answering = self._answer_all()
+        try:
+            waiting = answering.send(None)
+        except StopIteration:
+            return  # nothing had to wait: most reads end here
+        except Exception:
+            self._broke(Failure())
+            return
+        rest = Deferred.fromCoroutine(_resumed(answering, waiting))
+        rest.addErrback(self._broke)
 
     def _broke(self, failure: Failure) -> None:
         log.failure("session broke", failure, **self._session.who())
@@ -366,6 +395,26 @@ class SmtpServer(Protocol):
         self._read(True)
         if self._factory.draining and self._session.idle:
             self._say_goodbye(_SHUTTING_DOWN)
+
+
+@types.coroutine
+def _resumed(
+    started: Coroutine[Any, Any, None], waiting: Any
+) -> Generator[Any, Any, None]:
+    """Let Twisted go on with a coroutine that has run up to its first wait.
+
+    Any: the Deferreds that it waits for, and their results.
+    """
+    try:
+        while True:
+            try:
+                result = yield waiting
+            except BaseException as error:  # also GeneratorExit: all go in there
+                waiting = started.throw(error)
+            else:
+                waiting = started.send(result)
+    except StopIteration:
+        return
 
 
 # The transports are typed by what they are at run time, hence object.

@@ -232,6 +232,7 @@ class Session:
 
     def _log_message(self, transaction: Transaction, size: int, reply: Reply) -> None:
         recipients = transaction.recipients
+        why = {} if reply.positive else {"reason": reply.text}
         log.info(
             "message accepted" if reply.positive else "message refused: {reason}",
             **self.who(),
@@ -242,7 +243,7 @@ class Session:
             recipients=len(recipients),
             size_octets=size,
             reply_code=reply.code,
-            reason=reply.text,
+            **why,
             elapsed_s=round(self._site.now() - transaction.begun_at_utc, 4),
         )
 

@@ -15,8 +15,7 @@ from mailsrv.routing.router import Disabled, Local, Outside, Router, Unknown
 from mailsrv.settings import SmtpSettings
 from mailsrv.smtp.content import TOO_BIG
 from mailsrv.smtp.events import Mail
-from mailsrv.smtp.header import Header, HeaderReader, Trace, date_time, received
-from mailsrv.smtp.header import protocol as protocol_of
+from mailsrv.smtp.header import Header, HeaderReader, date_time, protocol, received
 from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Reply
 from mailsrv.store.values import DeliveryFailed, StoreError, Target
 
@@ -233,11 +232,11 @@ class Transaction:
 
     def _received(self) -> bytes:
         client = self._client
-        trace = Trace(
+        return received(
             client_name=client.name,
             peer=client.peer,
             hostname=self._site.hostname,
-            protocol=protocol_of(
+            protocol=protocol(
                 extended=client.extended,
                 utf8=self.mail.smtputf8,
                 tls=bool(client.tls),
@@ -248,4 +247,3 @@ class Transaction:
             forward_path=self.recipients[0] if len(self.recipients) == 1 else "",
             date=date_time(self._site.now()),
         )
-        return received(trace)

@@ -11,7 +11,6 @@ from mailsrv.smtp.header import (
     MAX_HEADER_OCTETS,
     Header,
     HeaderReader,
-    Trace,
     protocol,
     received,
 )
@@ -128,7 +127,7 @@ class TraceTests(SynchronousTestCase):
             "forward_path": "",
             "date": "Tue, 24 Nov 2026 10:00:00 +0100",
         }
-        return received(Trace(**{**known, **values}))
+        return received(**{**known, **values})
 
     def test_received(self) -> None:
         self.assertEqual(

@@ -2,6 +2,7 @@
 
 from twisted.internet.defer import Deferred
 
+from mailsrv.accounts import edits
 from mailsrv.settings import SmtpSettings
 from mailsrv.smtp.server import LINGER_S, MAX_WAITING_OCTETS, STRETCH_OCTETS
 from mailsrv.store.values import DeliveryFailed
@@ -257,6 +258,21 @@ class SubmissionTests(OfficeCase):
         self.assertTrue(
             self.store.messages[0].octets.endswith(b"\r\n" + header + b"\r\nbody\r\n")
         )
+
+    def test_disabled_account_is_logged_out(self) -> None:
+        factory = self.factory("submission")
+        idle, busy, other = (Connection(factory, tls=True) for _ in range(3))
+        for client, login in ((idle, ANNA), (busy, ANNA), (other, BERT)):
+            client.send(b"EHLO a\r\nAUTH PLAIN " + plain(login) + b"\r\n")
+        busy.send(b"MAIL FROM:<>\r\n" + rcpt(BERT) + b"DATA\r\n")
+        factory.accounts_changed(
+            self.database.edit(lambda d: edits.set_enabled(d, ANNA, False))
+        )
+        self.assertEqual(idle.wire.take()[:9], b"421 4.7.0")
+        self.assertTrue(idle.ended)
+        message = b"From: <anna@example.test>\r\n\r\n.\r\nMAIL FROM:<>\r\n"
+        self.assertEqual(busy.codes(message), [550, 530])
+        self.assertEqual(other.codes(b"MAIL FROM:<>\r\n"), [250])
 
     def test_mail_before_tls_and_log_in(self) -> None:
         client = Connection(self.factory("submission"))
