@@ -126,6 +126,7 @@ class Parts:
     def _accounts_changed(self, directory: Directory) -> None:
         """End sessions of accounts that are gone, then let go of their mail."""
         self._imap.accounts_changed(directory)
+        self._submission.accounts_changed(directory)
         self._pop3.accounts_changed(directory)
         closing = Deferred.fromCoroutine(
             self._mail_store.accounts_changed(directory.accounts())
