@@ -238,7 +238,7 @@ class AccountStore:
         with self._open(name) as folder:
             told = self._before(folder)
             ingest(folder, delivered)
-            return self._changes(folder, told)
+            return self._changes(folder, told, same_keywords=told is not None)
 
     def uids_of(self, name: str, bases: Sequence[bytes]) -> list[UID]:
         """Return the UIDs of messages by base name; those that are gone left out."""
@@ -471,8 +471,13 @@ class AccountStore:
             return _Told(box.mod_seq, box.uid_next, _keywords(folder))
         return told
 
-    def _changes(self, folder: Folder, told: _Told | None) -> Changes:
-        """Return what happened since `told`, and remember that it is told."""
+    def _changes(
+        self, folder: Folder, told: _Told | None, *, same_keywords: bool = False
+    ) -> Changes:
+        """Return what happened since `told`, and remember that it is told.
+
+        With `same_keywords` those are left for the next call to look at.
+        """
         with snapshot(folder.connection):
             box = folder.known_box()
             changes = changes_since(
@@ -481,7 +486,7 @@ class AccountStore:
                 told.mod_seq if told else 0,
                 told.uid_next if told else 0,
             )
-        keywords = _keywords(folder)
+        keywords = told.keywords if told and same_keywords else _keywords(folder)
         if told is None or keywords != told.keywords:
             changes = replace(changes, keywords=keywords)
         self._told[folder.name] = _Told(box.mod_seq, box.uid_next, keywords)

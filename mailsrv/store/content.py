@@ -87,7 +87,6 @@ def mapped(fd: int) -> Iterator[bytes | mmap.mmap]:
 class Filled:
     """Ready bytes of one message, on the way to the index."""
 
-    message: Unfilled
     summary: Summary
     fields: tuple[tuple[int, bytes], ...]
 
@@ -98,10 +97,10 @@ def header_keys(connection: sqlite3.Connection) -> list[tuple[int, bytes]]:
 
 
 def read_message(
-    directory: Path, message: Unfilled, keys: Sequence[tuple[int, bytes]]
+    directory: Path, entry: Entry, keys: Sequence[tuple[int, bytes]]
 ) -> Filled:
-    """Compute the ready bytes of a message. The file may be gone: OSError."""
-    fd = open_file(path_of(directory, message.entry))
+    """Compute the ready bytes of a message. Raises as `open_file` does."""
+    fd = open_file(path_of(directory, entry))
     try:
         with mapped(fd) as content:
             found = summary(content)
@@ -114,33 +113,41 @@ def read_message(
                 )
     finally:
         os.close(fd)
-    return Filled(message, found, fields)
+    return Filled(found, fields)
 
 
-def write(connection: sqlite3.Connection, filled: Sequence[Filled]) -> None:
-    """Put ready bytes into the index, and correct sizes that were guessed."""
+def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
+    """Write ready bytes, in the caller's transaction."""
+    found = filled.summary
+    connection.execute(
+        "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            content,
+            found.size_octets,
+            found.sent.at_utc if found.sent else None,
+            found.sent.day if found.sent else None,
+            found.envelope,
+            found.body,
+            found.bodystructure,
+            found.structure,
+            found.checkpoints,
+        ),
+    )
+    if filled.fields:
+        connection.executemany(
+            "INSERT OR IGNORE INTO header_fields VALUES (?, ?, ?)",
+            [(content, key, value) for key, value in filled.fields],
+        )
+
+
+def _write(
+    connection: sqlite3.Connection, batch: Sequence[tuple[Unfilled, Filled]]
+) -> None:
+    """Write ready bytes in a transaction of their own; correct guessed sizes."""
     with unsynced(connection):
-        for ready in filled:
-            message, found = ready.message, ready.summary
-            connection.execute(
-                "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    message.content,
-                    found.size_octets,
-                    found.sent.at_utc if found.sent else None,
-                    found.sent.day if found.sent else None,
-                    found.envelope,
-                    found.body,
-                    found.bodystructure,
-                    found.structure,
-                    found.checkpoints,
-                ),
-            )
-            connection.executemany(
-                "INSERT OR IGNORE INTO header_fields VALUES (?, ?, ?)",
-                [(message.content, key, value) for key, value in ready.fields],
-            )
-            _correct(connection, message.content, found.size_octets)
+        for message, filled in batch:
+            put(connection, message.content, filled)
+            _correct(connection, message.content, filled.summary.size_octets)
 
 
 def _correct(connection: sqlite3.Connection, content: int, size_octets: int) -> None:
@@ -174,19 +181,20 @@ def fill(
     became of it.
     """
     keys = header_keys(connection)
-    batch: list[Filled] = []
+    batch: list[tuple[Unfilled, Filled]] = []
     octets = 0
     for message in messages:
         try:
-            batch.append(read_message(directory, message, keys))
+            filled = read_message(directory, message.entry, keys)
         except (FileNotFoundError, MessageGone):
             continue
-        octets += batch[-1].summary.file_octets
+        batch.append((message, filled))
+        octets += filled.summary.file_octets
         if len(batch) >= BATCH_MESSAGES or octets >= BATCH_OCTETS:
-            write(connection, batch)
+            _write(connection, batch)
             batch, octets = [], 0
     if batch:
-        write(connection, batch)
+        _write(connection, batch)
 
 
 def kept_fields(

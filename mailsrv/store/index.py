@@ -10,7 +10,7 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from json import dumps
 from operator import attrgetter
 from pathlib import Path
@@ -248,13 +248,13 @@ class Box:
 
 
 _COLUMNS = [f.name for f in fields(Box)]
+# Not dataclasses.astuple, which copies deeply: 0.15 ms for each delivery.
+_values = attrgetter(*_COLUMNS[1:])
 _LOAD = f"SELECT {', '.join(_COLUMNS)} FROM mailbox WHERE name = ?"  # noqa: S608
 _SAVE = (
     f"UPDATE mailbox SET {', '.join(f'{c} = ?' for c in _COLUMNS[1:])}"  # noqa: S608
     " WHERE id = ?"
 )
-# Not dataclasses.astuple, which copies deeply: 0.15 ms for each delivery.
-_SAVED = attrgetter(*_COLUMNS[1:], "id")
 _INSERT = (
     f"INSERT INTO mailbox ({', '.join(_COLUMNS[1:])})"  # noqa: S608
     f" VALUES ({', '.join('?' * (len(_COLUMNS) - 1))})"
@@ -269,7 +269,7 @@ def load_box(connection: sqlite3.Connection, name: str) -> Box | None:
 
 def save_box(connection: sqlite3.Connection, box: Box) -> None:
     """Write the row back, inside the transaction that changed it."""
-    connection.execute(_SAVE, _SAVED(box))
+    connection.execute(_SAVE, (*_values(box), box.id))
 
 
 def new_box(
@@ -302,7 +302,7 @@ def new_box(
         new_settled=False,
         cur_settled=False,
     )
-    box.id = connection.execute(_INSERT, astuple(box)[1:]).lastrowid or 0
+    box.id = connection.execute(_INSERT, _values(box)).lastrowid or 0
     return box
 
 

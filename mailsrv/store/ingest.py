@@ -1,16 +1,17 @@
 """Taking our own deliveries into the index, without a scan.
 
-One lock, one append to the uidlist and one commit for all that wait; the ready
-bytes follow in a transaction that is not synced.
+One lock, one append to the uidlist and one commit for all that wait. The ready
+bytes are computed first, outside the lock, and go along in that commit: it has to
+be synced anyhow, and a second one, not synced, costs 0.1 to 0.3 ms of CPU more.
 """
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from mailsrv.store import maildir
-from mailsrv.store.content import Unfilled, fill
+from mailsrv.store.content import Filled, header_keys, put, read_message
 from mailsrv.store.index import Box, save_box, transaction
-from mailsrv.store.maildir import Entry
+from mailsrv.store.maildir import Entry, open_file, path_of
 from mailsrv.store.sync import (
     Arrival,
     Folder,
@@ -20,9 +21,17 @@ from mailsrv.store.sync import (
     is_known,
     uidlist_in_step,
 )
-from mailsrv.store.values import Delivered
+from mailsrv.store.values import Delivered, MessageGone
 
 MAX_SUMMARISED_OCTETS = 1024 * 1024  # larger mail is filled when it is asked for
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A delivery whose file is still where it was put."""
+
+    arrival: Arrival
+    filled: Filled | None
 
 
 def ingest(folder: Folder, delivered: Sequence[Delivered]) -> None:
@@ -31,6 +40,7 @@ def ingest(folder: Folder, delivered: Sequence[Delivered]) -> None:
     What a sync took in already, or another program moved or removed, is passed
     over. Raises LockHeld, and then has changed nothing.
     """
+    incoming = _read(folder, delivered)
     uidlist = folder.uidlist(None)
     with uidlist.lock:
         box = folder.box()
@@ -38,37 +48,42 @@ def ingest(folder: Folder, delivered: Sequence[Delivered]) -> None:
             adopt(folder, uidlist, (), with_cur=True)
             return
         uidlist.mark = box.mark
-        arrivals = [a for d in delivered if (a := _arrival(folder, box, d))]
-        if not arrivals:
+        new = [i for i in incoming if not _is_known(folder, box, i)]
+        if not new:
             return
+        arrivals = [i.arrival for i in new]
         append(folder, uidlist, arrivals, box.uid_next)
         with transaction(folder.connection):
             box = folder.known_box()
             insert(folder, box, arrivals)
             box.mark = uidlist.mark
             save_box(folder.connection, box)
-    fill(
-        folder.connection,
-        folder.directory,
-        [
-            Unfilled(a.entry, a.content)
-            for a in arrivals
-            if a.size_octets <= MAX_SUMMARISED_OCTETS
-        ],
-    )
+            for i in new:
+                if i.filled is not None:
+                    put(folder.connection, i.arrival.content, i.filled)
 
 
-def _arrival(folder: Folder, box: Box, delivered: Delivered) -> Arrival | None:
-    entry = Entry(delivered.name, delivered.in_new)
-    if not os.path.lexists(maildir.path_of(folder.directory, entry)):
-        return None  # moved or removed: sync will tell
-    if is_known(folder.connection, box, delivered.base):
-        return None
-    return Arrival(
-        entry,
-        delivered.base,
-        delivered.flags,
-        delivered.size_octets,
-        True,
-        delivered.internal_date,
-    )
+def _is_known(folder: Folder, box: Box, incoming: _Incoming) -> bool:
+    return is_known(folder.connection, box, incoming.arrival.base)
+
+
+def _read(folder: Folder, delivered: Sequence[Delivered]) -> list[_Incoming]:
+    """Read the files; those that are gone are left out: sync will tell."""
+    keys = header_keys(folder.connection)
+    incoming = []
+    for one in delivered:
+        entry = Entry(one.name, one.in_new)
+        filled, size_octets = None, one.size_octets
+        try:
+            if one.file_octets <= MAX_SUMMARISED_OCTETS:
+                filled = read_message(folder.directory, entry, keys)
+                size_octets = filled.summary.size_octets
+            else:
+                os.close(open_file(path_of(folder.directory, entry)))
+        except (FileNotFoundError, MessageGone):
+            continue
+        arrival = Arrival(
+            entry, one.base, one.flags, size_octets, True, one.internal_date
+        )
+        incoming.append(_Incoming(arrival, filled))
+    return incoming
