@@ -1,0 +1,424 @@
+"""Scans of a Maildir that others change, crashes half-way, and locks."""
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsrv.mime.summary import summary
+from mailsrv.store import index, transfer
+from mailsrv.store.locks import UidlistLock
+from mailsrv.store.reading import MessageFile
+from mailsrv.store.sync import Folder
+from mailsrv.store.values import FLAGGED, SEEN, LockHeld, MessageGone
+from tests.store.account_fixture import MESSAGE, Office, old
+
+
+class SyncTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.office = Office(Path(self.mktemp()))
+        self.store = self.office.store
+        self.addCleanup(self.office.connections.close)
+
+    def path(self, sub: str, name: bytes, mailbox: str = "") -> bytes:
+        return os.fsencode(self.office.maildir / mailbox / sub) + b"/" + name
+
+
+class ScanTests(SyncTestCase):
+    def test_files_of_others_get_uids_in_the_order_of_their_arrival(self) -> None:
+        self.store.open("INBOX")
+        for name in (b"1000000000.M9P1.host", b"999999999.M1P1.host", b"7.a"):
+            self.office.drop(name=name)
+        self.store.open("INBOX")
+        lines = (self.office.maildir / "dovecot-uidlist").read_bytes().splitlines()
+        self.assertEqual(
+            [line.rpartition(b":")[2] for line in lines[1:]],
+            [b"7.a", b"999999999.M1P1.host", b"1000000000.M9P1.host"],
+        )
+
+    def test_a_new_file_does_not_make_cur_be_read(self) -> None:
+        self.office.receive(flags=SEEN)
+        self.store.open("INBOX")
+        self.office.settle()
+        # Where nobody looks nothing is found.
+        (name,) = self.office.files()
+        times = os.stat(self.office.maildir / "cur")
+        os.rename(self.path("cur", name), self.path("cur", name + b"T"))
+        os.utime(self.office.maildir / "cur", ns=(times.st_atime_ns, times.st_mtime_ns))
+        self.office.drop()
+        changes = self.store.sync("INBOX", move_new=False)
+        self.assertEqual((len(changes.added), len(changes.flagged)), (1, 0))
+        changes = self.store.sync("INBOX", force=True)
+        self.assertEqual(len(changes.flagged), 1)
+
+    def test_change_within_the_second_of_a_scan_is_found(self) -> None:
+        self.store.open("INBOX")
+        self.assertTrue(self.store.unsettled("INBOX"))
+        times = os.stat(self.office.maildir / "cur")
+        self.office.drop(sub="cur")
+        os.utime(self.office.maildir / "cur", ns=(times.st_atime_ns, times.st_mtime_ns))
+        self.assertEqual(len(self.store.sync("INBOX").added), 1)
+        self.office.settle()
+        self.assertFalse(self.store.unsettled("INBOX"))
+
+    def test_removal_is_told(self) -> None:
+        self.office.receive(flags=SEEN)
+        self.store.open("INBOX")
+        (name,) = self.office.files()
+        os.unlink(self.path("cur", name))
+        self.assertEqual(list(self.office.settle().expunged), [1])
+
+    def test_file_that_comes_back_is_another_message(self) -> None:
+        self.office.receive(flags=SEEN)
+        self.office.receive(flags=SEEN)
+        self.store.open("INBOX")
+        name = self.office.files()[0]
+        aside = self.path("tmp", name)
+        os.rename(self.path("cur", name), aside)
+        self.office.settle()
+        os.rename(aside, self.path("cur", name))
+        self.assertEqual([c[0] for c in self.office.settle().added], [3])
+        self.assertEqual(list(self.store.open("INBOX").uids), [2, 3])
+
+    def test_links_are_no_messages(self) -> None:
+        os.symlink("/etc/passwd", self.office.maildir / "new" / "1.link")
+        os.mkfifo(self.office.maildir / "new" / "2.fifo")
+        os.mkdir(self.office.maildir / "cur" / "3.folder")
+        self.assertEqual(list(self.store.open("INBOX").uids), [])
+
+    def test_file_that_became_a_link_is_not_followed(self) -> None:
+        uid = self.office.receive(flags=SEEN)
+        (name,) = self.office.files()
+        os.unlink(self.path("cur", name))
+        os.symlink("/etc/passwd", self.path("cur", name))
+        self.assertRaises(MessageGone, self.store.open_message, "INBOX", uid)
+
+    def test_renamed_file_opens(self) -> None:
+        uid = self.office.receive(flags=SEEN)
+        (name,) = self.office.files()
+        os.rename(self.path("cur", name), self.path("cur", name + b"T"))
+        with self.store.open_message("INBOX", uid) as file:
+            self.assertEqual(len(file.read(0, 10_000)), file.size_octets)
+
+    def test_wrong_sizes_in_a_name_are_corrected(self) -> None:
+        served = MESSAGE.replace(b"\n", b"\r\n")
+        octets = len(MESSAGE)
+        for n, sizes in enumerate(
+            (
+                f",S={octets},W={octets}",
+                f",S={octets + 9},W={octets + 19}",
+                f",S={octets}",
+                ",S=x",
+            )
+        ):
+            self.office.drop(name=b"%d.a%s" % (n, sizes.encode()))
+        uids = self.store.open("INBOX").uids
+        self.store.rows("INBOX", uids, ["envelope"])
+        rows = self.store.rows("INBOX", uids, ["size_octets"])
+        self.assertEqual([r.columns["size_octets"] for r in rows], [len(served)] * 4)
+        self.assertEqual(self.store.status("INBOX").size_octets, 4 * len(served))
+
+    def test_file_with_crlf_is_served_as_it_is(self) -> None:
+        served = MESSAGE.replace(b"\n", b"\r\n")
+        self.office.drop(served)
+        self.store.open("INBOX")
+        with self.store.open_message("INBOX", 1) as file:
+            self.assertEqual(file.read(0, 10_000), served)
+
+    def test_pop3_fields_of_dovecot(self) -> None:
+        for name in (b"1.a", b"2.b", b"3.c"):
+            self.office.drop(name=name)
+        (self.office.maildir / "dovecot-uidlist").write_bytes(
+            b"3 V1234567890 N8 G0123456789abcdef0123456789abcdef\n"
+            b"5 :1.a\n6 Pold-uidl O2 :2.b\n7 O1 :3.c\n"
+        )
+        found = self.store.open("INBOX")
+        self.assertEqual((found.uid_validity, found.uid_next), (1234567890, 8))
+        self.assertEqual(found.mailbox_id, "0123456789abcdef0123456789abcdef")
+        self.assertEqual(
+            [(uid, uidl) for uid, uidl, _ in self.store.uidls("INBOX")],
+            [(7, b"00000007499602d2"), (6, b"old-uidl"), (5, b"00000005499602d2")],
+        )
+
+    def test_nothing_is_lost_while_another_program_renames(self) -> None:
+        """A scan misses files then, and the second one too; UIDs stay."""
+        count = 300
+        for n in range(count):
+            self.office.drop(name=b"%d.a:2," % n, sub="cur")
+        before = self.store.open("INBOX")
+        stop = threading.Event()
+
+        def rename() -> None:
+            letters = [b"", b"S"]
+            while not stop.is_set():
+                for n in range(count):
+                    base = self.path("cur", b"%d.a:2," % n)
+                    os.rename(base + letters[0], base + letters[1])
+                letters.reverse()
+
+        thread = threading.Thread(target=rename)
+        thread.start()
+        try:
+            for _ in range(15):
+                changes = self.store.sync("INBOX", force=True)
+                self.assertEqual(
+                    (list(changes.added), list(changes.expunged)), ([], [])
+                )
+        finally:
+            stop.set()
+            thread.join()
+        self.office.settle()
+        after = self.store.open("INBOX")
+        self.assertEqual(after.uids, before.uids)
+        self.assertEqual(len(set(after.flags)), 1)
+
+
+class ProcessTests(SyncTestCase):
+    def test_changes_of_another_process_are_told(self) -> None:
+        self.office.receive()
+        self.store.open("INBOX")
+        other = self.office.another()
+        other.store_flags("INBOX", [1], "+", ["\\Flagged", "Word"])
+        other.ingest("INBOX", [self.office.deliver()])
+        changes = self.store.sync("INBOX")
+        self.assertEqual([c[:2] for c in changes.flagged], [(1, FLAGGED | 32)])
+        self.assertEqual([c[0] for c in changes.added], [2])
+        self.assertEqual(list(changes.keywords or ()), ["Word"])
+        other.expunge("INBOX", [1], only_deleted=False)
+        changes = self.store.ingest("INBOX", [self.office.deliver()])
+        self.assertEqual(list(changes.expunged), [1])
+        self.assertEqual([c[0] for c in changes.added], [3])
+
+    def test_held_lock_leaves_everything_as_it_is(self) -> None:
+        self.office.receive(flags=SEEN)
+        before = self.store.open("INBOX")
+        delivered = self.office.deliver()
+        files = self.office.files()
+        with UidlistLock(self.office.maildir):
+            for call in (
+                lambda: self.store.ingest("INBOX", [delivered]),
+                lambda: self.store.sync("INBOX"),
+                lambda: self.store.store_flags("INBOX", [1], "=", ["\\Flagged"]),
+                lambda: self.store.expunge("INBOX", [1], only_deleted=False),
+                lambda: self.store.move("INBOX", [1], "Trash"),
+                lambda: self.store.copy("INBOX", [1], "INBOX"),
+                lambda: self.store.rename("INBOX", "Other"),
+            ):
+                self.assertRaises(LockHeld, call)
+        self.assertEqual(self.office.files(), files)
+        after = self.store.open("INBOX")
+        self.assertEqual(list(after.uids), [*before.uids, 2])
+        self.assertEqual(after.flags[0], SEEN)
+
+    def test_trash_with_a_lock_of_another_is_not_touched(self) -> None:
+        self.office.receive()
+        self.store.open("INBOX")
+        with UidlistLock(self.office.maildir / ".Trash"):
+            self.assertRaises(LockHeld, self.store.move, "INBOX", [1], "Trash")
+            self.store.store_flags("INBOX", [1], "+", ["\\Seen"])  # lock was freed
+        self.assertEqual(list(self.store.move("INBOX", [1], "Trash").target_uids), [1])
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class CrashTests(SyncTestCase):
+    """A process that dies between two steps; another one goes on."""
+
+    def begin_again(self) -> None:
+        for folder in (self.office.maildir, self.office.maildir / ".Trash"):
+            for sub in ("new", "cur"):
+                old(folder / sub)
+        self.store = self.office.store = self.office.another()
+
+    def moved(self) -> None:
+        """The message is in Trash alone, and still the same one."""
+        self.begin_again()
+        self.assertEqual(list(self.store.open("INBOX").uids), [])
+        state = self.store.open("Trash")
+        self.assertEqual((list(state.uids), list(state.flags)), ([1], [SEEN]))
+        (row,) = self.store.rows("Trash", [1], ["email_id"])
+        self.assertEqual(row.columns["email_id"], self.email_id)
+        with self.office.connections.use(
+            str(self.office.root / "index.sqlite"), "read"
+        ) as connection:
+            (left,) = connection.execute("SELECT count(*) FROM intent").fetchone()
+        self.assertEqual(left, 0)
+
+    def prepare(self) -> None:
+        self.office.receive(flags=SEEN)
+        self.store.open("INBOX")
+        self.store.open("Trash")
+        (row,) = self.store.rows("INBOX", [1], ["email_id"])
+        self.email_id = row.columns["email_id"]
+
+    def killed(self, step: str) -> None:
+        def die(*_: object) -> None:
+            raise Killed
+
+        self.patch(transfer, step, die)
+        self.assertRaises(Killed, self.store.move, "INBOX", [1], "Trash")
+
+    def test_move_killed_before_the_rename(self) -> None:
+        self.prepare()
+        self.killed("_rename")
+        self.begin_again()
+        self.assertEqual(list(self.store.open("INBOX").uids), [1])
+        self.assertEqual(list(self.store.open("Trash").uids), [])
+
+    def test_move_killed_after_the_rename(self) -> None:
+        self.prepare()
+        self.killed("sync_folder")
+        self.moved()
+
+    def test_move_killed_before_the_uidlist(self) -> None:
+        self.prepare()
+        self.killed("append")
+        self.moved()
+
+    def test_move_killed_before_the_commit(self) -> None:
+        self.prepare()
+        self.killed("_insert")
+        self.moved()
+
+    def test_copy_that_fails_leaves_nothing(self) -> None:
+        self.prepare()
+
+        def fail(*_: object) -> None:
+            raise OSError(5, "no")
+
+        self.patch(transfer, "sync_folder", fail)
+        self.assertRaises(OSError, self.store.copy, "INBOX", [1], "Trash")
+        self.assertEqual(self.office.files("cur", ".Trash"), [])
+
+    def test_uid_that_stands_in_the_uidlist_alone_is_taken(self) -> None:
+        self.store.open("INBOX")
+        delivered = self.office.deliver()
+
+        def die(*_: object) -> None:
+            raise Killed
+
+        with self.assertRaises(Killed):
+            patch = self.patch(Folder, "known_box", die)
+            self.store.ingest("INBOX", [delivered])
+        patch.restore()
+        self.begin_again()
+        self.assertEqual(self.store.uids_of("INBOX", [delivered.base]), [])
+        self.store.sync("INBOX")
+        self.assertEqual(self.store.uids_of("INBOX", [delivered.base]), [1])
+        self.assertEqual(self.office.receive(), 2)
+
+
+class TombstoneTests(SyncTestCase):
+    def test_history_is_bounded(self) -> None:
+        self.patch(index, "MAX_TOMBSTONES", 3)
+        delivered = [self.office.deliver() for _ in range(8)]
+        self.store.ingest("INBOX", delivered)
+        self.store.open("INBOX")
+        other = self.office.another()
+        other.open("INBOX")
+        for uid in range(1, 7):
+            other.expunge("INBOX", [uid], only_deleted=False)
+        self.assertTrue(self.store.sync("INBOX").rebuilt)
+        self.assertEqual(list(self.store.open("INBOX").uids), [7, 8])
+        with self.office.connections.use(
+            str(self.office.root / "index.sqlite"), "read"
+        ) as connection:
+            (left,) = connection.execute("SELECT count(*) FROM expunged").fetchone()
+        self.assertEqual(left, 3)
+
+    def test_ready_bytes_go_with_the_last_message_that_has_them(self) -> None:
+        self.store.open("INBOX")
+        self.office.receive()
+        self.store.copy("INBOX", [1], "Sent")
+        for mailbox, left in (("INBOX", 1), ("Sent", 0)):
+            self.store.expunge(mailbox, [1], only_deleted=False)
+            self.store.forget(mailbox, [1])
+            with self.office.connections.use(
+                str(self.office.root / "index.sqlite"), "read"
+            ) as connection:
+                rows = connection.execute("SELECT count(*) FROM content").fetchone()
+            self.assertEqual(rows[0], left)
+
+
+class MessageFileTests(SynchronousTestCase):
+    def open(self, content: bytes) -> MessageFile:
+        path = Path(self.mktemp())
+        path.write_bytes(content)
+        made = summary(content)
+        file = MessageFile(
+            os.open(path, os.O_RDONLY),
+            made.size_octets,
+            made.structure,
+            made.checkpoints,
+        )
+        self.addCleanup(file.close)
+        return file
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.lists(st.sampled_from([b"\n", b"\r\n", b"x" * 30_000, b"\r", b"ab"])),
+        st.lists(
+            st.tuples(st.integers(0, 200_000), st.integers(0, 100_000)), min_size=1
+        ),
+    )
+    def test_any_piece_is_that_of_the_whole(
+        self, pieces: list[bytes], reads: list[tuple[int, int]]
+    ) -> None:
+        content = b"".join(pieces)
+        served = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        file = self.open(content)
+        self.assertEqual(file.size_octets, len(served))
+        for offset, count in reads:
+            self.assertEqual(file.read(offset, count), served[offset : offset + count])
+
+    def test_reading_in_pieces_reads_the_file_about_once(self) -> None:
+        content = (b"x" * 72 + b"\n") * 40_000  # 2.9 MB
+        file = self.open(content)
+        real, octets = os.pread, 0
+
+        def pread(fd: int, size: int, place: int) -> bytes:
+            nonlocal octets
+            got = real(fd, size, place)
+            octets += len(got)
+            return got
+
+        self.patch(os, "pread", pread)
+        for offset in range(0, file.size_octets, 65536):
+            # Each command opens the file anew.
+            file._reached = (0, 0)
+            self.assertTrue(file.read(offset, 65536))
+        self.assertLess(octets, 3 * len(content))
+        octets = 0
+        for offset in range(0, file.size_octets, 65536):
+            file.read(offset, 65536)
+        self.assertLess(octets, 2.2 * len(content))
+
+
+class ConnectionsTests(SyncTestCase):
+    def test_idle_connections_are_bounded(self) -> None:
+        connections = index.Connections(2)
+        self.addCleanup(connections.close)
+        path = str(self.office.root / "index.sqlite")
+        with (
+            connections.use(path, "read") as a,
+            connections.use(path, "read") as b,
+            connections.use(path, "write") as c,
+        ):
+            self.assertEqual(len({id(a), id(b), id(c)}), 3)
+        with self.assertRaises(sqlite3.ProgrammingError):
+            c.execute("SELECT 1")
+            b.execute("SELECT 1")
+            a.execute("SELECT 1")
+
+    def test_reader_cannot_write(self) -> None:
+        with self.office.connections.use(
+            str(self.office.root / "index.sqlite"), "read"
+        ) as connection:
+            with self.assertRaises(sqlite3.OperationalError):
+                connection.execute("DELETE FROM message")
