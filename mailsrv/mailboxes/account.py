@@ -313,6 +313,7 @@ class AccountMailboxes:
     def left(self, view: MailboxView) -> None:
         """A session has left; the last one takes the view with it."""
         if view.sessions:
+            self.told(view)  # perhaps it was the last one to know of an expunge
             return
         self._views.drop(view)
         name, told = view.name, view.take_told()

@@ -27,7 +27,8 @@ _MAX_JOBS = 3  # a disk syncs faster for a few threads than for one
 class Courier:
     """Writes finished messages, those that are ready together in one thread job.
 
-    While all jobs are busy, later messages gather for the next one.
+    While all jobs are busy, later messages gather for the next one. A message that
+    was streamed has a job of its own: nobody waits for its long fsync.
     """
 
     def __init__(
@@ -37,13 +38,18 @@ class Courier:
         self.threads = threads
         self._reactor = reactor
         self._waiting: list[tuple[Letter, Deferred[list[Delivered]]]] = []
-        self._jobs = 0
+        self._jobs = 0  # with messages from memory
+        self._unanswered = 0
         self._scheduled = False
         self._idle: list[Deferred[None]] = []
 
     def deliver(self, letter: Letter) -> "Deferred[list[Delivered]]":
         """Make a message durable at all its targets, or fail by a StoreError."""
         done: Deferred[list[Delivered]] = Deferred()
+        self._unanswered += 1
+        if isinstance(letter.content, StagedFile):
+            Deferred.fromCoroutine(self._run([(letter, done)]))
+            return done
         self._waiting.append((letter, done))
         if not self._scheduled and self._jobs < _MAX_JOBS:
             # At the end of this turn, with what other connections have read in it.
@@ -53,7 +59,7 @@ class Courier:
 
     async def drained(self) -> None:
         """Wait until no message is being written."""
-        while self._jobs or self._waiting:
+        while self._unanswered:
             waiter: Deferred[None] = Deferred()
             self._idle.append(waiter)
             await waiter
@@ -64,10 +70,16 @@ class Courier:
             batch = self._waiting[:_MAX_BATCH]
             del self._waiting[:_MAX_BATCH]
             self._jobs += 1
-            Deferred.fromCoroutine(self._run(batch))
+            Deferred.fromCoroutine(self._run(batch, self._job_ended))
+
+    def _job_ended(self) -> None:
+        self._jobs -= 1
+        self._next_jobs()
 
     async def _run(
-        self, batch: list[tuple[Letter, "Deferred[list[Delivered]]"]]
+        self,
+        batch: list[tuple[Letter, "Deferred[list[Delivered]]"]],
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         letters = [letter for letter, _ in batch]
         delivery = self.delivery
@@ -78,18 +90,17 @@ class Courier:
             # The one boundary of this job: whoever waits must get an answer.
             log.failure("delivering a batch of messages failed")
             outcomes = [DeliveryFailed("io")] * len(batch)
-        self._jobs -= 1
-        # First the next job, then the answers: the disk need not wait for them.
-        self._next_jobs()
-        if not self._jobs:
-            idle, self._idle = self._idle, []
-            for waiter in idle:
-                waiter.callback(None)
+        ended()  # first the next job, then the answers: the disk need not wait
         for (_, done), outcome in zip(batch, outcomes, strict=True):
+            self._unanswered -= 1
             if isinstance(outcome, StoreError):
                 done.errback(outcome)
             else:
                 done.callback(outcome)
+        if not self._unanswered:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
 
 
 class Incoming:

@@ -269,6 +269,14 @@ class SessionTests(OfficeTestCase):
         self.news(self.second)
         self.assertEqual(readable(), 0)
 
+    def test_session_that_leaves_holds_no_expunged_message(self) -> None:
+        self.office.wait(self.first.store_flags([2], "+", ["\\Deleted"], silent=True))
+        self.office.wait(self.first.expunge())
+        self.news(self.first)
+        self.second.leave()
+        rows = self.first.read(partial(envelopes, [2]))
+        self.assertEqual(self.office.wait(rows), [])
+
     def test_copy_and_move_tell_both_mailboxes(self) -> None:
         archive = self.office.select("Archive")
         copied = self.office.wait(self.first.copy([1, 2], "Archive"))

@@ -254,6 +254,30 @@ class BatchTests(SynchronousTestCase):
         for one in done:
             self.successResultOf(one)
 
+    def test_streamed_message_has_a_job_of_its_own(self) -> None:
+        self.bench.sync.held = False
+        large = self.bench.incoming()
+        large.feed(b"x" * (MEMORY_OCTETS + 1))
+        self.bench.sync.held = True
+        slow = Deferred.fromCoroutine(large.commit())
+        self.bench.sync.release()  # the rest of the message is written
+        (small,) = self.commits(1)
+        self.bench.clock.advance(0)
+        self.assertEqual(self.bench.sync.release(), 2)
+        self.successResultOf(slow)
+        self.successResultOf(small)
+
+    def test_drained_waits_for_the_answers(self) -> None:
+        (done,) = self.commits(1)
+        drained = Deferred.fromCoroutine(self.bench.courier.drained())
+        self.bench.clock.advance(0)
+        self.assertNoResult(drained)
+        told: list[str] = []
+        done.addCallback(lambda copies: told.append("answered"))
+        drained.addCallback(lambda nothing: told.append("drained"))
+        self.bench.sync.release()
+        self.assertEqual(told, ["answered", "drained"])
+
     def test_one_failure_in_a_batch_is_only_its_own(self) -> None:
         (good,) = self.commits(1)
         bad = Deferred.fromCoroutine(

@@ -73,9 +73,9 @@ class DeliveryTests(OfficeCase):
         self.client.send(MAIL + rcpt(ANNA) + b"DATA\r\n" + MESSAGE[:-6])
         for _ in range(40):
             self.client.send(line * 800)
-        self.client.send(b".\r\n")
+        reply = self.client.send(b".\r\n")
         self.clock.pump([0, 0, 0.1])
-        self.assertEqual(self.client.wire.take()[:3], b"250")
+        self.assertEqual((reply + self.client.wire.take())[:3], b"250")
         [octets] = self.files(ANNA)
         self.assertEqual(octets.count(b"\n." + b"x" * 70), 40 * 800)
 
