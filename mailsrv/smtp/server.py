@@ -93,8 +93,7 @@ class SmtpFactory(Factory):
         self._drained: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> "SmtpServer":
-        peer = addr.host if isinstance(addr, IPv4Address | IPv6Address) else ""
-        server = SmtpServer(self, peer)
+        server = SmtpServer(self, _host(addr))
         server.factory = self
         return server
 
@@ -162,6 +161,7 @@ class SmtpServer(Protocol):
 
     def __init__(self, factory: SmtpFactory, peer: str) -> None:
         self._factory = factory
+        self._counted_peer = peer  # by the limits of connections
         self._client = Client(
             secrets.token_hex(4), peer, submission=factory.role == "submission"
         )
@@ -169,7 +169,7 @@ class SmtpServer(Protocol):
             factory.site(), factory.authenticator, self._client, self._hello
         )
         self._engine = Engine(factory.profile(peer), tls=False)
-        self._counted = False  # by the limits of connections
+        self._counted = False
         self._lost = False
         self._working = False  # events are being answered
         self._blocked = False  # the peer does not take its replies
@@ -182,7 +182,7 @@ class SmtpServer(Protocol):
 
     def connectionMade(self) -> None:
         self._engine.tls = tls = ISSLTransport.providedBy(self.transport)
-        if not self._factory.connections.acquire(self._client.peer):
+        if not self._factory.connections.acquire(self._counted_peer):
             self._session.log_refusal("connection", _TOO_MANY_CONNECTIONS)
             if tls:  # no handshake for somebody who is sent away
                 self.transport.abortConnection()
@@ -216,6 +216,8 @@ class SmtpServer(Protocol):
         )
 
     def dataReceived(self, data: bytes) -> None:
+        if self._engine.closing:  # TLS goes on reading for a while
+            return
         self._engine.receive(data)
         if self._engine.in_content:
             self._stretch += len(data)
@@ -232,7 +234,7 @@ class SmtpServer(Protocol):
             self._timer = None
         if not self._counted:
             return
-        self._factory.connections.release(self._client.peer)
+        self._factory.connections.release(self._counted_peer)
         if not self._working:
             self._work()  # to take back what was begun
 
@@ -327,12 +329,19 @@ class SmtpServer(Protocol):
     def _broke(self, failure: Failure) -> None:
         log.failure("session broke", failure, **self._session.who())
         self._working = False
-        if not self._lost:
+        if self._lost:
+            self._factory.closed(self)
+        else:
             self._say_goodbye(_BROKEN)
 
     def _hello(self, hello: Hello) -> Reply:
         self._client.name = hello.client_name
         self._client.extended = hello.extended
+        # Behind a proxy (endpoint haproxy:) the client is known only by now.
+        peer = _host(self.transport.getPeer())
+        if peer != self._client.peer:
+            self._client.peer = peer
+            self._engine.profile = self._factory.profile(peer)
         self._client.tls = _tls_text(self.transport) if self._engine.tls else ""
         return self._engine.hello_reply(hello)
 
@@ -418,6 +427,11 @@ def _resumed(
 
 
 # The transports are typed by what they are at run time, hence object.
+
+
+def _host(address: object) -> str:
+    """Return the IP address of a peer; a UNIX socket's has none."""
+    return address.host if isinstance(address, IPv4Address | IPv6Address) else ""
 
 
 def _has_talked(transport: object) -> bool:

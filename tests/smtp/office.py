@@ -201,11 +201,11 @@ class OfficeCase(SynchronousTestCase):
         # Any: the constructor's keywords.
         options.setdefault("mail_store", self.store)
         options.setdefault("tls", object())
+        options.setdefault("tls_settings", TlsSettings())
         return SmtpFactory(
             role,
             hostname=HOSTNAME,
             settings=settings or SmtpSettings(),
-            tls_settings=TlsSettings(),
             router=self.router,
             authenticator=self.logins,
             connections=self.connections,

@@ -1,12 +1,23 @@
 """The SMTP server on a transport without a network."""
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from mailsrv.accounts import edits
-from mailsrv.settings import SmtpSettings
+from mailsrv.connections import ConnectionLimits
+from mailsrv.settings import SmtpSettings, TlsSettings
 from mailsrv.smtp.server import LINGER_S, MAX_WAITING_OCTETS, STRETCH_OCTETS
 from mailsrv.store.values import DeliveryFailed
-from tests.smtp.office import ANNA, BERT, CARL, PEER, Connection, OfficeCase, plain
+from tests.smtp.office import (
+    ANNA,
+    BERT,
+    CARL,
+    PEER,
+    Connection,
+    OfficeCase,
+    Wire,
+    plain,
+)
 
 MAIL = b"MAIL FROM:<a@else.test>\r\n"
 MESSAGE = b"From: <a@else.test>\r\nSubject: one\r\n\r\nbody\r\n"
@@ -419,6 +430,41 @@ class ConnectionTests(OfficeCase):
         client = self.mx()
         self.assertEqual(client.send(b"QUIT\r\nNOOP\r\n")[:4], b"221 ")
         self.assertTrue(client.ended)
+
+    def test_octets_after_the_end_change_nothing(self) -> None:
+        client = self.mx()
+        client.send(b"QUIT\r\n")
+        self.clock.advance(LINGER_S - 1)
+        self.assertEqual(client.send(b"NOOP\r\n"), b"")
+        self.clock.advance(1)
+        self.assertTrue(client.wire.aborted)
+
+    def test_clear_text_log_in_on_loopback_only(self) -> None:
+        allowed = TlsSettings(clear_text_passwords_on_loopback=True)
+        factory = self.factory("submission", tls_settings=allowed)
+        local, remote = IPv4Address("TCP", "127.0.0.9", 1), IPv4Address("TCP", PEER, 1)
+        for connects, tells, offered in (
+            (local, local, True),
+            (remote, remote, False),
+            (local, remote, False),  # a proxy on this host
+        ):
+            wire = Wire(tls=False)
+            wire.peerAddr = tells
+            server = factory.buildProtocol(connects)
+            server.makeConnection(wire)
+            server.dataReceived(b"EHLO a\r\nAUTH PLAIN " + plain(ANNA) + b"\r\n")
+            octets = wire.take()
+            self.assertEqual(b"AUTH PLAIN LOGIN" in octets, offered)
+            self.assertEqual(b"\r\n235 " in octets, offered)
+
+    def test_address_that_a_proxy_tells(self) -> None:
+        client = Connection(self.factory())
+        client.wire.peerAddr = IPv4Address("TCP", "198.51.100.9", 25)
+        client.send(b"EHLO a\r\n" + MAIL + rcpt(ANNA) + b"DATA\r\n")
+        client.send(b".\r\n")
+        self.assertIn(b"([198.51.100.9])", self.store.messages[0].octets)
+        client.lose()
+        self.assertEqual(self.connections, ConnectionLimits(10, 5))
 
     def test_peer_that_does_not_let_go(self) -> None:
         client = self.mx()
