@@ -42,21 +42,27 @@ _ESCAPED = re.compile(rb"\\(.)", re.S)
 
 def addresses(value: bytes) -> list[Address]:
     """Read the value of a From, To or like field, unfolded or not."""
+    common = _COMMON.match(value)
+    if common and common.end() == len(value):  # most lists have one member
+        return [_common(common)]
     reader = _Reader(value)
     found = reader.found
     while reader.skip_separators() and len(found) < MAX_ADDRESSES:
         if common := _COMMON.match(value, reader.place):
-            quoted, plain, angle_local, angle_host, local, host = common.groups()
-            name = quoted if quoted is not None else plain
-            name = name.strip() if name else None
-            mailbox, host = angle_local or local, angle_host or host
-            found.append(Address(name or None, None, mailbox, host))
+            found.append(_common(common))
             reader.place = common.end()
         else:
             reader.read_uncommon()
     if reader.in_group:
         found.append(_GROUP_END)
     return found
+
+
+def _common(found: re.Match[bytes]) -> Address:
+    quoted, plain, angle_local, angle_host, local, host = found.groups()
+    name = plain if quoted is None else quoted
+    name = name.strip() if name else None
+    return Address(name or None, None, angle_local or local, angle_host or host)
 
 
 class _Reader:
@@ -130,7 +136,7 @@ class _Reader:
     def _add(
         self, name: list[bytes] | None, words: list[bytes], comment: bytes
     ) -> None:
-        if not words and not name:
+        if not words and not any(name or ()):
             return
         route = None
         if words[:1] == [b"@"] and b":" in words:  # <@a,@b:local@domain>

@@ -12,7 +12,7 @@ _MONTHS = {
 }
 _DATE = re.compile(
     rb"(\d{1,2})[\s-]+([A-Za-z]{3})[a-z]*[\s-]+(\d{2,4})"
-    rb"(?:\s+(\d{1,2}):(\d\d)(?::(\d\d))?\s*([+-]\d{4}|[A-Za-z]{1,3})?)?"
+    rb"(?:\s+(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?\s*([+-]\d{4}|[A-Za-z]{1,3})?)?"
 )
 # RFC 5322 section 4.3; other names, and single letters, mean no known zone.
 _ZONES = {b"EDT": -4, b"EST": -5, b"CDT": -5, b"CST": -6}

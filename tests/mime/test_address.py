@@ -88,6 +88,7 @@ LISTS: list[tuple[bytes, list[Address]]] = [
     (b"J\xc3\xb6 <j\xc3\xb6@x>", [A(b"J\xc3\xb6", None, b"j\xc3\xb6", b"x")]),
     (b"a@b; c@d", [A(None, None, b"a", b"b"), A(None, None, b"c", b"d")]),  # Outlook
     (b"<>", []),
+    (b'"" <>', []),
     (b" , ,", []),
     (b"", []),
 ]

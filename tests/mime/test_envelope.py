@@ -193,6 +193,7 @@ class DateTests(SynchronousTestCase):
             (b"1 Jan 70 00:00 GMT", 0, 0),
             (b"Thursday, 01-Jan-70 00:00:00 EST", 18000, 0),
             (b"2 jan 2000", 946771200, 10958),
+            (b"Sun, 02 Jan 2000 1:2:3 +0000", 946774923, 10958),
             (b"Fri, 21 Nov 1997 09(comment):   55  :  06 -0600", 880070400, 10186),
         ):
             self.assertEqual(sent_date(value), (at_utc, day), value)

@@ -2,8 +2,10 @@
 
 import email
 import email.message
+import email.policy
 import mmap
 import re
+from typing import Any, TypeAlias
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -368,6 +370,71 @@ class PackageTests(SynchronousTestCase):
         self.assertEqual(got, package_parts(email.message_from_bytes(mail)))
         bodies(mail)
         self.assertEqual(outline(to_crlf(mail)), [name for name, _ in got])
+
+    @settings(max_examples=50, deadline=None)
+    @given(MAILS)
+    def test_wire_as_the_email_package_has_it(self, mail: bytes) -> None:
+        message = email.message_from_bytes(mail)
+        body, bodystructure = body_and_bodystructure(parse(mail))
+        self.assertEqual(read_wire(body), package_structure(message, extended=False))
+        self.assertEqual(
+            read_wire(bodystructure), package_structure(message, extended=True)
+        )
+
+
+Wire: TypeAlias = "list[Wire] | bytes | int | None"
+
+
+def read_wire(written: bytes) -> Wire:
+    """Read what IMAP wrote: lists, strings, numbers, NIL."""
+    stack: list[list[Wire]] = [[]]
+    tokens = re.finditer(rb'"((?:[^"\\]|\\.)*)"|\d+|NIL|[()]| ', written)
+    place = 0
+    for token in tokens:
+        assert token.start() == place, written[place:]
+        place = token.end()
+        match token[0]:
+            case b"(":
+                stack.append([])
+            case b")":
+                stack[-2].append(stack.pop())
+            case b"NIL":
+                stack[-1].append(None)
+            case text if text.isdigit():
+                stack[-1].append(int(text))
+            case text if text != b" ":
+                stack[-1].append(token[1])
+    ((whole,),) = stack
+    return whole
+
+
+# Any: get_payload gives what the message has.
+def package_structure(part: Any, *, extended: bool) -> Wire:
+    """Return what BODYSTRUCTURE, or BODY, must be by the email package."""
+    main, sub = (
+        part.get_content_maintype().encode(),
+        part.get_content_subtype().encode(),
+    )
+    parameters: Wire = [
+        x.encode() for pair in part.get_params([])[1:] for x in pair
+    ] or None
+    tail: list[Wire] = [None] * 3 if extended else []
+    if main == b"multipart":
+        inner = [package_structure(p, extended=extended) for p in part.get_payload()]
+        return [*inner, sub, *([parameters] if extended else []), *tail]
+    if main == b"text":
+        parameters = [b"charset", b"us-ascii"]
+    if main == b"message":
+        (message,) = part.get_payload()
+        octets = to_crlf(message.as_bytes(policy=email.policy.compat32))
+        structure = package_structure(message, extended=extended)
+        more: list[Wire] = [[None] * 10, structure, octets.count(b"\n")]
+    else:
+        octets = to_crlf(part.get_payload().encode())
+        more = [octets.count(b"\n")] if main == b"text" else []
+    size = len(octets)
+    md5: list[Wire] = [None] if extended else []
+    return [main, sub, parameters, None, None, b"7bit", size, *more, *md5, *tail]
 
 
 class ServedTests(SynchronousTestCase):
