@@ -160,7 +160,7 @@ class AccountStore:
             unseen, deleted = folder.connection.execute(
                 "SELECT count(*) FILTER (WHERE flags & ? = 0),"
                 " count(*) FILTER (WHERE flags & ? != 0)"
-                " FROM message WHERE mailbox = ?",
+                " FROM message INDEXED BY message_mod_seq WHERE mailbox = ?",
                 (SEEN, DELETED, box.id),
             ).fetchone()
             (recent,) = folder.connection.execute(
@@ -186,10 +186,11 @@ class AccountStore:
             with snapshot(folder.connection):
                 box = folder.known_box()
                 rows = folder.connection.execute(
-                    "SELECT uid, flags, mod_seq FROM message WHERE mailbox = ?"
-                    " ORDER BY uid",
+                    "SELECT uid, flags, mod_seq FROM message INDEXED BY message_mod_seq"
+                    " WHERE mailbox = ?",
                     (box.id,),
                 ).fetchall()
+            rows.sort()
             uids, masks, mod_seqs = zip(*rows, strict=True) if rows else ((), (), ())
             keywords = _keywords(folder)
             self._told[folder.name] = _Told(box.mod_seq, box.uid_next, keywords)
@@ -246,7 +247,8 @@ class AccountStore:
             box = folder.known_box()
             found = [
                 folder.connection.execute(
-                    "SELECT uid FROM message WHERE mailbox = ? AND base = ?",
+                    "SELECT uid FROM message INDEXED BY message_base"
+                    " WHERE mailbox = ? AND base = ?",
                     (box.id, base),
                 ).fetchone()
                 for base in bases

@@ -367,7 +367,7 @@ def bury(
     box.octets -= octets
     _trim(connection, box, mod_seq - 1)
     stale = connection.execute(
-        "SELECT uid FROM expunged"
+        "SELECT uid FROM expunged INDEXED BY expunged_content"
         " WHERE mailbox = ? AND content NOT NULL AND at_utc < ?",
         (box.id, now - TOLD_AFTER_S),
     ).fetchall()
@@ -377,7 +377,7 @@ def bury(
 def _trim(connection: sqlite3.Connection, box: Box, newest: int) -> None:
     """Drop the oldest tombstones if there are too many, none after `newest`."""
     row = connection.execute(
-        "SELECT mod_seq FROM expunged WHERE mailbox = ?"
+        "SELECT mod_seq FROM expunged INDEXED BY expunged_mod_seq WHERE mailbox = ?"
         " ORDER BY mod_seq DESC LIMIT 1 OFFSET ?",
         (box.id, MAX_TOMBSTONES),
     ).fetchone()
@@ -424,7 +424,7 @@ def changes_since(
     added: list[Change] = []
     flagged: list[Change] = []
     for change in connection.execute(
-        "SELECT uid, flags, mod_seq FROM message"
+        "SELECT uid, flags, mod_seq FROM message INDEXED BY message_mod_seq"
         " WHERE mailbox = ? AND mod_seq > ? ORDER BY uid",
         (box.id, mod_seq),
     ):
@@ -432,8 +432,8 @@ def changes_since(
     expunged = [
         UID(uid)
         for (uid,) in connection.execute(
-            "SELECT uid FROM expunged WHERE mailbox = ? AND mod_seq > ? AND uid < ?"
-            " ORDER BY uid",
+            "SELECT uid FROM expunged INDEXED BY expunged_mod_seq"
+            " WHERE mailbox = ? AND mod_seq > ? AND uid < ? ORDER BY uid",
             (box.id, mod_seq, uid_next),
         )
     ]

@@ -131,7 +131,7 @@ def known_messages(
 ) -> dict[bytes, Known]:
     """Return what the index has, by base name."""
     found = connection.execute(
-        "SELECT base, uid, info, in_new, flags FROM message"
+        "SELECT base, uid, info, in_new, flags FROM message INDEXED BY message_new"
         " WHERE mailbox = ? AND in_new"
         if only_new
         else "SELECT base, uid, info, in_new, flags FROM message WHERE mailbox = ?",
@@ -147,15 +147,21 @@ def compare(connection: sqlite3.Connection, box: Box | None, seen: Look) -> Diff
     """Hold a look against the index."""
     only_new = seen.cur is None
     known = {} if box is None else known_messages(connection, box, only_new=only_new)
-    found = seen.entries()
-    difference = Difference(missing=known.keys() - found.keys())
-    for base, entry in found.items():
-        row = known.get(base)
-        if row is None:
-            if box is None or not only_new or not is_known(connection, box, base):
-                difference.unknown.append(entry)
-        elif row[1] != entry.name or row[2] != entry.in_new:
-            difference.renamed.append((row[0], row[3], entry))
+    cur = {} if seen.cur is None else seen.cur.names
+    new = seen.new.names
+    difference = Difference(missing=known.keys() - cur.keys() - new.keys())
+    for names, in_new in ((cur, False), (new, True)):
+        for base, name in names.items():
+            row = known.get(base)
+            if row is not None:
+                if row[1] == name and row[2] == in_new:
+                    continue
+                if not (in_new and base in cur):
+                    difference.renamed.append((row[0], row[3], Entry(name, in_new)))
+            elif not (in_new and base in cur) and (
+                box is None or not only_new or not is_known(connection, box, base)
+            ):
+                difference.unknown.append(Entry(name, in_new))
     scans = [seen.new] if seen.cur is None else [seen.new, seen.cur]
     difference.doubles = any(scan.doubles and scan.final for scan in scans)
     return difference
@@ -164,7 +170,8 @@ def compare(connection: sqlite3.Connection, box: Box | None, seen: Look) -> Diff
 def is_known(connection: sqlite3.Connection, box: Box, base: bytes) -> bool:
     """Return whether the index has a message of this base name."""
     row = connection.execute(
-        "SELECT 1 FROM message WHERE mailbox = ? AND base = ?", (box.id, base)
+        "SELECT 1 FROM message INDEXED BY message_base WHERE mailbox = ? AND base = ?",
+        (box.id, base),
     ).fetchone()
     return row is not None
 
@@ -217,7 +224,9 @@ def uidlist_in_step(folder: Folder, box: Box) -> bool:
 
 def _has_new(connection: sqlite3.Connection, box: Box) -> bool:
     row = connection.execute(
-        "SELECT 1 FROM message WHERE mailbox = ? AND in_new LIMIT 1", (box.id,)
+        "SELECT 1 FROM message INDEXED BY message_new"
+        " WHERE mailbox = ? AND in_new LIMIT 1",
+        (box.id,),
     ).fetchone()
     return row is not None
 
@@ -534,7 +543,9 @@ def _bury_files(folder: Folder, box: Box, gone: Collection[bytes]) -> None:
     uids = []
     for base in gone:
         row = folder.connection.execute(
-            "SELECT uid FROM message WHERE mailbox = ? AND base = ?", (box.id, base)
+            "SELECT uid FROM message INDEXED BY message_base"
+            " WHERE mailbox = ? AND base = ?",
+            (box.id, base),
         ).fetchone()
         uids.append(row[0])
     bury(folder.connection, box, sorted(uids), folder.now())
@@ -577,7 +588,7 @@ def move_new_to_cur(folder: Folder) -> None:
         with transaction(folder.connection):
             box = folder.known_box()
             rows = folder.connection.execute(
-                "SELECT uid, base, info, flags FROM message"
+                "SELECT uid, base, info, flags FROM message INDEXED BY message_new"
                 " WHERE mailbox = ? AND in_new AND uid > ? ORDER BY uid LIMIT ?",
                 (box.id, after, MAX_RENAMES),
             ).fetchall()
