@@ -329,6 +329,8 @@ class Session:
             return
         self.closing = True
         self.ended_by = reason
+        # With a producer Twisted's TLS would wait for its end, not close.
+        self.transport.unregisterProducer()
         self.transport.loseConnection()
         # A peer that neither reads nor closes is not waited for.
         self._timer.reset(LINGER_S)
@@ -341,9 +343,6 @@ class Session:
         if self._timer.active():
             self._timer.cancel()
         self._fail_waiting()
-        if self._writable is not None:
-            writable, self._writable = self._writable, None
-            writable.callback(None)
 
     @property
     def writable(self) -> bool:
@@ -351,9 +350,13 @@ class Session:
         return self._writable is None and not self.closing
 
     def _fail_waiting(self) -> None:
+        """Whatever waits for the client raises `Disconnected`."""
         if self._more is not None:
             more, self._more = self._more, None
             more.errback(Disconnected())
+        if self._writable is not None:
+            writable, self._writable = self._writable, None
+            writable.callback(None)
 
     def _timed_out(self) -> None:
         self._timer = self.services.reactor.callLater(LINGER_S, self._timed_out)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
@@ -61,6 +62,8 @@ class Client:
     """The other end of a session."""
 
     def __init__(self, factory: ImapFactory, *, tls: bool = True) -> None:
+        assert isinstance(factory.reactor, Clock)
+        self.clock = factory.reactor
         self.wire = Wire(tls)
         self.server = factory.buildProtocol(self.wire.getPeer())
         self.server.makeConnection(self.wire)
@@ -72,7 +75,9 @@ class Client:
         return octets
 
     def send(self, octets: bytes) -> bytes:
+        """Send, let what is due at once happen, and return the answer."""
         self.server.dataReceived(octets)
+        self.clock.advance(0)
         return self.heard()
 
     def lose(self) -> None:
@@ -98,7 +103,6 @@ class ImapCase(SynchronousTestCase):
         self.live.start()
         self.addCleanup(self.live.stop)
         self.connections = ConnectionLimits(max_all=10, max_per_address=5)
-        self.folder = self.live.current.login("anna@example.test")
 
     def factory(
         self,
@@ -135,6 +139,10 @@ class ImapCase(SynchronousTestCase):
         self.assertIn(b"0 OK", heard + client.heard())
         return client
 
+    def deliver(self) -> None:
+        """Deliver a message to Anna; sessions hear of it after 0.02 s."""
+        self.office.deliver("anna@example.test")
+
     def play(self, name: str, client: Client) -> None:
         """Play a dialogue: ``C:`` lines are sent, ``S:`` lines must be heard.
 
@@ -151,9 +159,7 @@ class ImapCase(SynchronousTestCase):
             else:
                 self.assertEqual(heard, [], where)
                 end = b"" if kind == "+" else b"\r\n"
-                client.server.dataReceived(text.encode() + end)
-                self.clock.advance(0)
-                heard = client.heard().split(b"\r\n")[:-1]
+                heard = client.send(text.encode() + end).split(b"\r\n")[:-1]
         self.assertEqual(heard, [], name)
 
 
