@@ -6,6 +6,7 @@ import smtplib
 import socket
 import ssl
 import subprocess
+import sys
 
 from twisted.trial.unittest import SkipTest
 
@@ -130,7 +131,7 @@ class CommandLineTests(Pop3ClientCase):
         command = [
             client("env"),
             f"PYTHONPATH={ROOT}",
-            shutil.which("python") or "python3",
+            sys.executable,
             "-c",
             "from mailsrv.cli.main import main; main()",
             "account",
