@@ -161,7 +161,6 @@ class SmtpServer(Protocol):
 
     def __init__(self, factory: SmtpFactory, peer: str) -> None:
         self._factory = factory
-        self._counted_peer = peer  # by the limits of connections
         self._client = Client(
             secrets.token_hex(4), peer, submission=factory.role == "submission"
         )
@@ -169,7 +168,7 @@ class SmtpServer(Protocol):
             factory.site(), factory.authenticator, self._client, self._hello
         )
         self._engine = Engine(factory.profile(peer), tls=False)
-        self._counted = False
+        self._counted = False  # by the limits of connections
         self._lost = False
         self._working = False  # events are being answered
         self._blocked = False  # the peer does not take its replies
@@ -182,7 +181,7 @@ class SmtpServer(Protocol):
 
     def connectionMade(self) -> None:
         self._engine.tls = tls = ISSLTransport.providedBy(self.transport)
-        if not self._factory.connections.acquire(self._counted_peer):
+        if not self._factory.connections.acquire(self._client.peer):
             self._session.log_refusal("connection", _TOO_MANY_CONNECTIONS)
             if tls:  # no handshake for somebody who is sent away
                 self.transport.abortConnection()
@@ -234,7 +233,7 @@ class SmtpServer(Protocol):
             self._timer = None
         if not self._counted:
             return
-        self._factory.connections.release(self._counted_peer)
+        self._factory.connections.release(self._client.peer)
         if not self._working:
             self._work()  # to take back what was begun
 
@@ -337,11 +336,6 @@ class SmtpServer(Protocol):
     def _hello(self, hello: Hello) -> Reply:
         self._client.name = hello.client_name
         self._client.extended = hello.extended
-        # Behind a proxy (endpoint haproxy:) the client is known only by now.
-        peer = _host(self.transport.getPeer())
-        if peer != self._client.peer:
-            self._client.peer = peer
-            self._engine.profile = self._factory.profile(peer)
         self._client.tls = _tls_text(self.transport) if self._engine.tls else ""
         return self._engine.hello_reply(hello)
 
