@@ -328,6 +328,10 @@ class AccountMailboxes:
 
             self._in_background(self.write(leave), "closing a mailbox failed")
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call in the reactor's next turn."""
+        self._around.reactor.callLater(0, call)
+
     def told(self, view: MailboxView) -> None:
         """All sessions know of some expunges: the store may drop what it kept."""
         name, uids = view.name, view.take_told()

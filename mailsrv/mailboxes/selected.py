@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from mailsrv.mailboxes.flags import flag_names
-from mailsrv.mailboxes.sequence import Gone, News, Tracker
+from mailsrv.mailboxes.sequence import MAX_FLAGS, Gone, News, Tracker
 from mailsrv.mailboxes.view import MailboxView, SilentStore
 from mailsrv.store.account import AccountStore
 from mailsrv.store.names import canonical
@@ -159,6 +159,8 @@ class Selected:
         news = self._tracker.news(expunges=expunges)
         if expunges:
             self._mailboxes.told(self._view)
+        if self.on_news is not None and len(news) >= MAX_FLAGS:
+            self._mailboxes.soon(self._wake)
         return news
 
     async def refresh(self) -> None:
@@ -175,11 +177,13 @@ class Selected:
         *,
         silent: bool,
         unchanged_since: int | None = None,
+        stored: Callable[[], None] = lambda: None,
     ) -> None:
         """STORE: durable when it returns; `news(expunges=False)` has the rest.
 
         Not `silent`: news has the flags of all `uids`, changed or not. `silent`:
-        only of those that somebody else changed as well.
+        only of those that somebody else changed as well. A long STORE has several
+        steps: `stored` is called after each, to send its news.
         """
         for some in _slices(uids):
             own = SilentStore(self._tracker, frozenset(some), op, tuple(names))
@@ -195,8 +199,9 @@ class Selected:
                 _one,
                 own if silent else None,
             )
-        if not silent:
-            self._tracker.changed(uids)
+            if not silent:
+                self._tracker.changed(some)
+            stored()
 
     async def expunge(self, uids: Sequence[int] | None = None) -> None:
         """Remove messages that carry \\Deleted: all (EXPUNGE), or of `uids`."""

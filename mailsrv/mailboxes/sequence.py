@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+MAX_FLAGS = 5_000  # in the news of one call, which takes some 10 ms then
 STAR = 0  # the "*" of a sequence set: the largest number in use
 
 
@@ -105,16 +106,22 @@ class Messages:
 
     def remove(self, uids: Collection[int]) -> None:
         """Take out `uids`, all of which are here."""
-        if len(uids) <= 8:  # each deletion moves the arrays' tails
-            for uid in uids:
-                at = bisect_left(self.uids, uid)
-                del self.uids[at], self.flags[at], self.mod_seqs[at]
-            return
-        leaving = frozenset(uids)
-        keep = [at for at, uid in enumerate(self.uids) if uid not in leaving]
-        self.uids = array("I", [self.uids[at] for at in keep])
-        self.flags = array("Q", [self.flags[at] for at in keep])
-        self.mod_seqs = array("Q", [self.mod_seqs[at] for at in keep])
+        places = sorted(bisect_left(self.uids, uid) for uid in uids)
+        self.uids = _without(self.uids, places)
+        self.flags = _without(self.flags, places)
+        self.mod_seqs = _without(self.mod_seqs, places)
+
+
+def _without(values: "array[int]", places: Sequence[int]) -> "array[int]":
+    """Return `values` without those at `places`, ascending; copied by stretches."""
+    left = array(values.typecode)
+    start = 0
+    for place in places:
+        if place > start:
+            left.extend(values[start:place])
+        start = place + 1
+    left.extend(values[start:])
+    return left
 
 
 @dataclass(slots=True, eq=False)
@@ -267,7 +274,7 @@ class Tracker:
         `expunges` is False during FETCH, STORE, SEARCH (RFC 3501 section 7.4.1)
         and UID FETCH: then gone messages keep their numbers. Keywords come
         before flags that use them, EXPUNGE before EXISTS, so that the count is
-        that after it.
+        that after it. Of very many changed flags the rest comes by the next call.
         """
         news: list[News] = []
         if self._keywords != self.messages.keywords:
@@ -286,8 +293,9 @@ class Tracker:
             self._told_recent = recent
             news.append(Recent(recent))
         if self._changed:
-            changed, self._changed = sorted(self._changed), set()
-            news += [Flags(*row) for row in self.walk(changed)]
+            changed = sorted(self._changed)
+            self._changed = set(changed[MAX_FLAGS:])
+            news += [Flags(*row) for row in self.walk(changed[:MAX_FLAGS])]
         return news
 
     def _rank(self, uid: int) -> int:

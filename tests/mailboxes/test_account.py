@@ -9,6 +9,8 @@ from pathlib import Path
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsrv.mailboxes import selected as selected_module
+from mailsrv.mailboxes import sequence
 from mailsrv.mailboxes.maildrop import MaildropInUse
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import (
@@ -211,6 +213,17 @@ class SessionTests(OfficeTestCase):
         self.first = self.office.select()
         self.second = self.office.select()
 
+    def test_idle_session_hears_the_rest_of_very_much_news(self) -> None:
+        self.patch(sequence, "MAX_FLAGS", 1)
+        self.patch(selected_module, "MAX_FLAGS", 1)
+        heard: list[int] = []
+        self.second.on_news = lambda: heard.append(len(self.news(self.second)))
+        self.office.wait(
+            self.first.store_flags([1, 2, 3], "+", ["\\Seen"], silent=True)
+        )
+        self.office.clock.pump([0, 0, 0])
+        self.assertEqual(sum(heard), 3)
+
     def test_two_sessions_share_one_view(self) -> None:
         self.assertIs(self.first._view, self.second._view)
         self.assertEqual(all_uids(self.first), [1, 2, 3, 4])
@@ -231,16 +244,24 @@ class SessionTests(OfficeTestCase):
                 [Flags(1, 1, SEEN, 0), Flags(2, 2, SEEN, 0)],
             )
 
-    def test_long_store_is_cut_and_answers_once(self) -> None:
+    def test_long_store_is_cut_and_each_part_is_told(self) -> None:
         for n in range(210):
             self.office.append("Drafts", [], b"Subject: %d\r\n\r\n" % n)
         drafts = self.office.select("Drafts")
         jobs = self.office.threads.writers.started
+        portions: list[int] = []
         self.office.wait(
-            drafts.store_flags(all_uids(drafts), "+", ["\\Seen"], silent=False)
+            drafts.store_flags(
+                all_uids(drafts),
+                "+",
+                ["\\Seen"],
+                silent=False,
+                stored=lambda: portions.append(len(self.news(drafts))),
+            )
         )
         self.assertEqual(self.office.threads.writers.started, jobs + 2)
-        self.assertEqual(len(self.news(drafts)), 210)
+        self.assertEqual(portions, [200, 10])
+        self.assertEqual(self.news(drafts), [])
 
     def test_expunge_takes_what_is_deleted_and_other_holds_it_back(self) -> None:
         self.office.wait(

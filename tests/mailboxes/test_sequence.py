@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.mailboxes.flags import flag_mask
 from mailsrv.mailboxes.sequence import (
+    MAX_FLAGS,
     STAR,
     Exists,
     Expunge,
@@ -149,6 +150,24 @@ class NewsTests(SynchronousTestCase):
         change(box, uid_validity=8)
         self.assertTrue(box.gone)
         self.assertEqual(len(box.messages), 1)
+
+    def test_very_many_flags_come_in_portions(self) -> None:
+        uids = range(1, MAX_FLAGS + 11)
+        box = view(uids)
+        told = session(box)
+        change(box, flagged=[(uid, SEEN) for uid in uids])
+        first, second = told.news(expunges=True), told.news(expunges=True)
+        self.assertEqual((len(first), len(second)), (MAX_FLAGS, 10))
+        self.assertEqual(second[-1], Flags(uids[-1], uids[-1], SEEN, 2))
+        self.assertFalse(told.has_news)
+
+    def test_many_expunges_leave_the_others_in_place(self) -> None:
+        box = view(range(1, 101))
+        change(box, flagged=[(uid, uid % 32) for uid in range(1, 101)])
+        change(box, expunged=[1, 2, *range(10, 60), 62, 100])
+        left = [*range(3, 10), 60, 61, *range(63, 100)]
+        self.assertEqual(list(box.messages.uids), left)
+        self.assertEqual(list(box.messages.flags), [uid % 32 for uid in left])
 
 
 class SilentTests(SynchronousTestCase):

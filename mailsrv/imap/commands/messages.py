@@ -122,7 +122,11 @@ async def store(session: Session, arguments: Store, *, by_uid: bool) -> bytes:
     mailbox = session.writable_mailbox
     # The flags of the messages are news of the mailbox, told before the tagged OK.
     await mailbox.store_flags(
-        uids, arguments.operation, arguments.flags, silent=arguments.silent
+        uids,
+        arguments.operation,
+        arguments.flags,
+        silent=arguments.silent,
+        stored=lambda: session.send_news(expunges=False),
     )
     return b""
 
