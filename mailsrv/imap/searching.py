@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import eq, ge, gt, lt
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from mailsrv.imap.grammar import SequenceSet
 from mailsrv.imap.search_keys import (
@@ -50,8 +50,7 @@ _DAY_S = 86400
 Found: TypeAlias = Generator[None, None, set[UID]]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):  # made of every message: cheaper than a dataclass
     """What the session knows of a message."""
 
     seq: int

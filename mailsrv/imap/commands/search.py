@@ -14,7 +14,7 @@ from mailsrv.store.values import UID
 if TYPE_CHECKING:
     from mailsrv.store.account import AccountStore
 
-CHUNK = 5000  # messages searched at once
+CHUNK = 2000  # messages searched at once: some ms of the reactor to list them
 ALL = ((1, 0),)
 
 
@@ -22,18 +22,18 @@ async def search(session: Session, request: Search) -> bytes:
     """Answer with the numbers of the messages that match, ascending."""
     mailbox = session.mailbox
     found = await matching(mailbox, request.key)
-    numbers = found if request.by_uid else [mailbox.seq(uid) for uid in found]
-    words = [b"* SEARCH", *(b"%d" % n for n in numbers if n is not None)]
+    numbers = (uid if request.by_uid else seq for seq, uid in found)
+    words = [b"* SEARCH", *(b"%d" % number for number in numbers)]
     await session.write_some(b" ".join(words) + b"\r\n")
     return b""
 
 
-async def matching(mailbox: Selected, key: Key) -> list[UID]:
-    """Return the UIDs of the messages of a mailbox that match, ascending."""
+async def matching(mailbox: Selected, key: Key) -> list[tuple[int, UID]]:
+    """Return sequence number and UID of the messages that match, ascending."""
     uids = mailbox.uids(ALL, by_uid=True)
     keywords = mailbox.keywords
     last_seq, last_uid = mailbox.exists, uids[-1] if uids else 0
-    found: list[UID] = []
+    found: list[tuple[int, UID]] = []
     for start in range(0, len(uids), CHUNK):
         messages = _snapshot(mailbox, uids[start : start + CHUNK])
 
@@ -49,7 +49,8 @@ async def matching(mailbox: Selected, key: Key) -> list[UID]:
                 last_uid,
             ).find(key)
 
-        found += sorted(await mailbox.read_sliced(run))
+        uids_found = await mailbox.read_sliced(run)
+        found += sorted((messages[uid].seq, uid) for uid in uids_found)
     return found
 
 
