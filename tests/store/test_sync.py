@@ -3,6 +3,9 @@
 import os
 import sqlite3
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -10,7 +13,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.mime.summary import summary
-from mailsrv.store import index, transfer
+from mailsrv.store import flags, index, transfer
+from mailsrv.store.content import header_key
 from mailsrv.store.locks import UidlistLock
 from mailsrv.store.reading import MessageFile
 from mailsrv.store.sync import Folder
@@ -422,3 +426,97 @@ class ConnectionsTests(SyncTestCase):
         ) as connection:
             with self.assertRaises(sqlite3.OperationalError):
                 connection.execute("DELETE FROM message")
+
+
+class DoublesTests(SyncTestCase):
+    def test_two_files_of_one_base_name_become_two_messages(self) -> None:
+        self.office.drop(b"one\n\n", name=b"1.a:2,", sub="cur")
+        self.office.drop(b"another\n\n", name=b"1.a:2,S", sub="cur")
+        self.assertEqual(len(self.store.open("INBOX").uids), 1)
+        self.office.settle()
+        self.office.settle()
+        uids = self.store.open("INBOX").uids
+        self.assertEqual(len(uids), 2)
+        sizes = self.store.rows("INBOX", uids, ["size_octets"])
+        self.assertEqual(sorted(int(r.columns["size_octets"]) for r in sizes), [7, 11])
+
+    def test_two_links_to_one_file_become_one(self) -> None:
+        self.office.drop(name=b"1.a:2,", sub="cur")
+        os.link(self.path("cur", b"1.a:2,"), self.path("cur", b"1.a:2,S"))
+        self.store.open("INBOX")
+        self.office.settle()
+        self.office.settle()
+        self.assertEqual(len(self.office.files()), 1)
+        self.assertEqual(list(self.store.open("INBOX").uids), [1])
+
+
+class CompactionTests(SyncTestCase):
+    def test_lines_of_expunged_messages_leave_the_uidlist(self) -> None:
+        self.patch(flags, "SPARE_LINES", 2)
+        self.store.open("INBOX")
+        for _ in range(40):
+            self.office.receive()
+        self.store.expunge("INBOX", list(range(1, 31)), only_deleted=False)
+        self.store.expunge("INBOX", [35, 40], only_deleted=False)
+        path = self.office.maildir / "dovecot-uidlist"
+        self.assertEqual(len(path.read_bytes().splitlines()), 1 + 10)
+        self.assertEqual(self.office.receive(), 41)
+        os.unlink(self.office.root / "index.sqlite")
+        self.assertEqual(
+            list(self.store.open("INBOX").uids), [31, 32, 33, 34, 36, 37, 38, 39, 41]
+        )
+
+
+class ThreadTests(SyncTestCase):
+    def test_readers_and_the_writer_at_once(self) -> None:
+        self.store.open("INBOX")
+        failures: list[Exception] = []
+        stop = threading.Event()
+        key = header_key([b"subject"])
+
+        def read() -> None:
+            while not stop.is_set():
+                try:
+                    uids = list(range(1, 40))
+                    self.store.rows("INBOX", uids, ["size_octets", "envelope"])
+                    self.store.header_fields("INBOX", uids, key)
+                    self.store.uidls("INBOX")
+                    with self.store.open_message("INBOX", 1) as file:
+                        assert len(file.read(0, 9999)) == file.size_octets
+                except (MessageGone, LockHeld):
+                    continue
+                except Exception as error:
+                    failures.append(error)
+                    return
+
+        threads = [threading.Thread(target=read) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for n in range(12):
+                self.office.drop()
+                self.again(lambda: self.store.sync("INBOX"))
+                delivered = [self.office.deliver() for _ in range(2)]
+                self.again(partial(self.store.ingest, "INBOX", delivered))
+                self.again(
+                    lambda: self.store.store_flags("INBOX", [1, 2], "+", ["\\Seen"])
+                )
+                if n == 6:
+                    os.unlink(self.office.root / "index.sqlite")
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        self.assertEqual(failures, [])
+        self.office.settle()
+        self.assertEqual(list(self.store.open("INBOX").uids), list(range(1, 37)))
+
+    def again(self, call: Callable[[], object]) -> None:
+        """A reader that rebuilds a lost index may hold the lock."""
+        for _ in range(200):
+            try:
+                call()
+                return
+            except LockHeld as held:
+                time.sleep(held.retry_s)
+        self.fail("the lock is never free")
