@@ -12,6 +12,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -83,6 +84,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model: dict[str, dict[bytes, tuple[int, int]]] = {m: {} for m in MAILBOXES}
         self.views = {m: View(self.office, m) for m in MAILBOXES}
         self.waiting: list[Delivered] = []
+        self.aside: list[tuple[str, bytes, tuple[int, int]]] = []
         self.number = 0
         # UID -> number of the message: for ever.
         self.seen: dict[str, dict[int, int]] = {m: {} for m in MAILBOXES}
@@ -187,8 +189,22 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(mailbox=mailboxes, which=some)
     def another_removes(self, mailbox: str, which: int) -> None:
         if (path := self.file(mailbox, which)) is not None:
-            os.unlink(path)
-            del self.model[mailbox][os.path.basename(path).partition(b":")[0]]
+            name = os.path.basename(path)
+            os.rename(path, os.fsencode(self.folder) + b"/" + name)
+            model = self.model[mailbox].pop(name.partition(b":")[0])
+            self.aside.append((mailbox, name, model))
+
+    @precondition(lambda self: self.aside)
+    @rule(which=some, told=st.booleans())
+    def another_puts_back(self, which: int, told: bool) -> None:
+        """A file comes back, as from a backup."""
+        mailbox, name, model = self.aside.pop(which % len(self.aside))
+        if told:
+            self.settle(mailbox)
+        cur = os.fsencode(self.directory(mailbox) / "cur")
+        base = name.partition(b":")[0]
+        os.rename(os.fsencode(self.folder) + b"/" + name, cur + b"/" + name)
+        self.model[mailbox][base] = model
 
     @rule()
     def another_gives_uids(self) -> None:
@@ -198,6 +214,14 @@ class StoreMachine(RuleBasedStateMachine):
             listed = {record.base for record in uidlist.refresh().records}
             new = self.bases("INBOX") - listed
             uidlist.append([(base, b"") for base in sorted(new)])
+
+    @rule(mailbox=mailboxes)
+    def another_writes_the_uidlist_anew(self, mailbox: str) -> None:
+        """With the lines of expunged messages, as Dovecot keeps them a while."""
+        uidlist = Uidlist(self.directory(mailbox), self.office.maildir)
+        with uidlist.lock:
+            uidlist.refresh()
+            uidlist.drop(())
 
     @rule()
     def somebody_deletes_the_index(self) -> None:
