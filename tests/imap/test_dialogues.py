@@ -1,4 +1,4 @@
-"""Recorded dialogues, under tests/data/imap, on a new account."""
+"""Dialogues under tests/data/imap: what clients send, on a new account."""
 
 from tests.imap.office import Client, ImapCase
 
@@ -7,5 +7,13 @@ class DialogueTests(ImapCase):
     def test_basic(self) -> None:
         self.play("basic.txt", Client(self.factory()))
 
-    def test_reading(self) -> None:
-        self.play("reading.txt", Client(self.factory()))
+    def test_thunderbird(self) -> None:
+        self.deliver()
+        self.clock.advance(1)
+        self.play("thunderbird.txt", Client(self.factory()))
+
+    def test_microsoft(self) -> None:
+        self.play("microsoft.txt", Client(self.factory()))
+
+    def test_ios(self) -> None:
+        self.play("ios.txt", Client(self.factory()))
