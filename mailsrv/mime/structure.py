@@ -233,10 +233,11 @@ class _Scanner:
             if stop < 0:
                 stop = min(len(content), line + _MAX_DELIMITER_LINE)
             rest = content[line + 2 : stop].rstrip()
+            after = min(stop + 1, len(content))  # the file may end in the line
             if rest in levels:
-                return line, stop + 1, levels[rest][-1], False
+                return line, after, levels[rest][-1], False
             if rest[-2:] == b"--" and rest[:-2] in levels:
-                return line, stop + 1, levels[rest[:-2]][-1], True
+                return line, after, levels[rest[:-2]][-1], True
             before = stop
         return None
 

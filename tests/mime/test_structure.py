@@ -229,6 +229,12 @@ BROKEN: list[tuple[str, bytes, list[bytes], list[bytes]]] = [
     ("no delimiter", multipart(b"x\n"), [MIXED], [b"x\n"]),
     ("closed at once", multipart(b"--b--\n"), [MIXED], [b"--b--\n"]),
     ("close at the end of file", multipart(b"--b\n\nx\n--b--"), [MIXED, PLAIN], [b"x"]),
+    (
+        "delimiter at the end of file",
+        multipart(b"--b\n\nx\n--b"),
+        [MIXED, PLAIN, PLAIN],
+        [b"x", b""],
+    ),
     ("empty parts", multipart(b"--b\n--b\n\n--b--"), [MIXED, PLAIN, PLAIN], [b"", b""]),
     (
         "part without blank line",
