@@ -12,6 +12,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -47,7 +48,8 @@ from mailsrv.tls.contexts import TlsContexts
 
 log = Logger()
 
-MAX_BAD = 20  # commands answered BAD in a session
+MAX_BAD = 20  # commands in a row answered BAD
+COMMANDS_IN_A_TURN = 20  # pipelined ones run before others get the reactor
 # An APPEND's message that was refused but comes nevertheless (a literal that does
 # not wait) is read away up to this size; of a larger one the session ends.
 MAX_DISCARDED = 256 * 1024 * 1024
@@ -132,23 +134,27 @@ class ImapProtocol(Protocol):
 async def converse(session: Session) -> None:
     """Greet, then run one command after another. Raises `Disconnected`."""
     session.write(b"* OK [%b] mailsrv ready\r\n" % capabilities(session))
-    bad = 0
+    bad = 0  # commands in a row that were
     while not session.closing:
         event = await session.event()
+        good = False
         match event:
             case Command():
-                bad += not await run(session, event)
+                good = await run(session, event)
             case Malformed(tag, text, code):
                 session.reply(tag, b"NO" if code else b"BAD", text, code)
-                bad += 1
             case Overrun(text):
                 session.bye(text)
             case _ if event is TLS_HELLO:
                 # A client that tries TLS here waits for an answer: give none.
                 session.close("TLS on a port without it")
+        bad = 0 if good else bad + 1
         if bad > MAX_BAD:
             session.bye("Too many bad commands")
         session.engine.resume()
+        await session.drained()
+        if session.commands % COMMANDS_IN_A_TURN == 0:
+            await deferLater(session.services.reactor, 0, lambda: None)
 
 
 async def run(session: Session, command: Command) -> bool:

@@ -184,7 +184,6 @@ class Session:
         self.account = account
         self.mailboxes = self.services.mail_store.account(account)
         self.engine.authenticated = True
-        self._timer.reset(self.settings.idle_timeout_s)
 
     def unselect(self) -> None:
         """Leave the selected mailbox, if any; nothing is expunged."""

@@ -2,7 +2,7 @@
 
 import os
 
-from mailsrv.imap.server import MAX_BAD
+from mailsrv.imap.server import COMMANDS_IN_A_TURN, MAX_BAD
 from mailsrv.imap.session import LINGER_S, MAX_QUEUED
 from mailsrv.settings import ImapSettings
 from tests.imap.office import Client, ImapCase
@@ -93,6 +93,35 @@ class LimitsTests(ImapCase):
         self.assertIn(b"* BYE", client.send(b"1 XYZZY\r\n"))
         self.assertTrue(client.ended)
 
+    def test_bad_commands_now_and_then_are_forgiven(self) -> None:
+        client = Client(self.factory())
+        for _ in range(MAX_BAD + 1):
+            client.send(b"1 XYZZY\r\n2 NOOP\r\n")
+        self.assertFalse(client.ended)
+
+    def test_pipelined_commands_let_others_in(self) -> None:
+        client = self.logged_in()
+        client.server.dataReceived(b"1 CAPABILITY\r\n" * 100)
+        self.assertLessEqual(client.heard().count(b"1 OK"), COMMANDS_IN_A_TURN)
+        self.clock.advance(0)
+        self.assertGreater(client.heard().count(b"1 OK"), 100 - COMMANDS_IN_A_TURN - 1)
+
+    def test_commands_wait_for_a_client_that_does_not_read(self) -> None:
+        client = self.logged_in()
+        client.server.pauseProducing()
+        self.assertEqual(client.send(b"1 NOOP\r\n2 NOOP\r\n").count(b"OK"), 1)
+        client.server.resumeProducing()
+        self.assertEqual(client.heard().count(b"2 OK"), 1)
+
+    def test_a_connection_lost_while_logging_in(self) -> None:
+        client = Client(self.factory())
+        self.office.threads.hash.held = True  # type: ignore[attr-defined]  # a twin
+        client.send(b"1 LOGIN anna secret\r\n")
+        client.lose()
+        self.office.threads.hash.release()  # type: ignore[attr-defined]
+        self.clock.advance(0)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_long_line_before_login(self) -> None:
         client = Client(self.factory())
         self.assertIn(b"* BYE Line too long", client.send(b"x" * 9000))
@@ -129,6 +158,7 @@ class LimitsTests(ImapCase):
         self.assertEqual(client.wire.producerState, "paused")
         self.office.threads.writers.held = False
         self.office.threads.writers.release()
+        self.clock.advance(0)
         heard = client.heard()
         self.assertLess(heard.index(b"1 OK"), heard.index(b"2 OK"))
         self.assertEqual(heard.count(b"2 OK"), MAX_QUEUED // 1024 + 1)
