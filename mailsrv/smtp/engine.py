@@ -133,7 +133,7 @@ class Profile:
 class Engine:
     """One session. Begins PAUSED: the first `send` is the greeting."""
 
-    profile: Profile
+    _profile: Profile
     tls: bool
     closing: bool = False  # nothing more is read; close when all is written
     authenticated: bool = False
@@ -192,7 +192,7 @@ class Engine:
         then, self._then = self._then, None
         if not reply.positive:
             self._errors += 1
-            if self._errors > self.profile.max_errors:
+            if self._errors > self._profile.max_errors:
                 reply = TOO_MANY_ERRORS
         if then is not None and reply.positive:
             self._state = then
@@ -224,7 +224,7 @@ class Engine:
 
     def hello_reply(self, hello: Hello) -> Reply:
         """Return what is offered, to answer EHLO or HELO with."""
-        profile = self.profile
+        profile = self._profile
         lines = [profile.hostname]
         if hello.extended:
             lines += ["PIPELINING", f"SIZE {profile.max_message_octets}"]
@@ -237,10 +237,10 @@ class Engine:
         return Reply(250, "", "\n".join(lines))
 
     def _may_authenticate(self) -> bool:
-        return self.tls or self.profile.clear_text_auth
+        return self.tls or self._profile.clear_text_auth
 
     def _intake(self, refusal: Reply | None = None) -> Intake:
-        profile = self.profile
+        profile = self._profile
         return Intake(profile.max_message_octets, profile.normalise, refusal=refusal)
 
     # Commands
@@ -318,7 +318,7 @@ class Engine:
 
     def _check_allowed(self, verb: bytes) -> None:
         """Refuse what this session does not offer (yet)."""
-        profile = self.profile
+        profile = self._profile
         match verb:
             case b"STARTTLS":
                 if not profile.starttls:

@@ -82,6 +82,7 @@ class MemoryMailStore:
     def __init__(self) -> None:
         self.messages: list[MemoryIncoming] = []
         self.aborted: list[MemoryIncoming] = []
+        self.begun: set[int] = set()  # each one must be aborted in the end
         self.failure: Exception | None = None
         self.used: dict[str, int] = {}
         self.held = False
@@ -91,7 +92,9 @@ class MemoryMailStore:
         return MemoryMailboxes(account, self.used.get(account.folder, 0))
 
     def receive(self, targets: Sequence[Target], header: bytes) -> Incoming:
-        return MemoryIncoming(self, targets, header)
+        incoming = MemoryIncoming(self, targets, header)
+        self.begun.add(id(incoming))
+        return incoming
 
     async def wait(self) -> None:
         if self.held:

@@ -1,11 +1,14 @@
 """The SMTP server on a transport without a network."""
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from mailsrv.accounts import edits
+from mailsrv.connections import ConnectionLimits
 from mailsrv.settings import SmtpSettings, TlsSettings
-from mailsrv.smtp.server import LINGER_S, MAX_WAITING_OCTETS, STRETCH_OCTETS
+from mailsrv.smtp.server import LINGER_S, MAX_WAITING_OCTETS, STRETCH_OCTETS, Role
 from mailsrv.store.values import DeliveryFailed
 from tests.smtp.office import (
     ANNA,
@@ -477,6 +480,36 @@ class ConnectionTests(OfficeCase):
         busy.lose()
         self.successResultOf(drained)
         self.assertEqual(Connection(factory).greeting[:4], b"421 ")
+
+
+class NoiseTests(OfficeCase):
+    PIECES = (
+        *(b"EHLO a\r\n", b"HELO\r\n", MAIL, rcpt(ANNA), rcpt(CARL), b"DATA\r\n"),
+        *(b"MAIL FROM:<anna@example.test>\r\n", b"RSET\r\n", b"BDAT 9\r\n"),
+        *(b"BDAT 3 LAST\r\n", MESSAGE, b"\r\n.\r\n", b".\r\n", b"\n", b"\0", b"\xff"),
+        *(b'From: ;:<"@,\r\n', b"AUTH LOGIN\r\n", b"*\r\n", b"QUIT\r\n", b"\r\n"),
+        *(b"AUTH PLAIN " + plain(ANNA) + b"\r\n", b"STARTTLS\r\n", b"VRFY x\r\n"),
+    )
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.sampled_from(["mx", "submission"]),
+        st.booleans(),
+        st.lists(st.sampled_from(PIECES), max_size=25),
+    )
+    def test_no_order_of_octets_breaks_a_session(
+        self, role: Role, tls: bool, pieces: list[bytes]
+    ) -> None:
+        client = Connection(self.factory(role), tls=tls)
+        for piece in pieces:
+            client.send(piece)
+        client.lose()
+        self.clock.advance(0)
+        self.assertEqual([e for e in self.events if e.get("log_failure")], [])
+        self.assertEqual(self.connections, ConnectionLimits(10, 5))
+        taken_back = {id(m) for m in self.store.aborted}
+        self.assertTrue(all(m.targets for m in self.store.messages))
+        self.assertEqual(self.store.begun - taken_back, set())
 
 
 class DeadlineTests(OfficeCase):
