@@ -119,6 +119,7 @@ def bodies(content: bytes) -> list[bytes]:
         octets = served[part.served_body : part.served_end]
         assert octets == to_crlf(body), part
         assert part.lines == body.count(b"\n"), part
+        assert part.start <= part.body <= part.end <= len(content), part
         if not part.parts:
             found.append(body)
     return found
