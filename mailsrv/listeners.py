@@ -32,6 +32,7 @@ from mailsrv.settings import Listener
 from mailsrv.tls.contexts import TlsContexts
 
 PROXY_PREFIX = "haproxy:"
+BACKLOG = 1024  # connections that wait to be accepted; Twisted's 50 is one burst
 PROXY_HEADER_S = 10.0  # a proxy sends its header at once
 
 log = Logger()
@@ -156,6 +157,8 @@ class Listeners:
             text = listener.endpoint.removeprefix(PROXY_PREFIX)
             if text != listener.endpoint:
                 door = ProxiedDoor(self._doors[listener.service], IReactorTime(reactor))
+            if text.startswith(("tcp:", "tcp6:")) and ":backlog=" not in text:
+                text += f":backlog={BACKLOG}"
             bound = serverFromString(reactor, text).listen(door)
             failures: list[Failure] = []
             bound.addCallbacks(self._ports.append, failures.append)
