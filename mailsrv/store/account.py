@@ -34,8 +34,9 @@ from mailsrv.store.keywords import Keywords
 from mailsrv.store.maildir import UniqueNames
 from mailsrv.store.names import INBOX
 from mailsrv.store.reading import MessageFile
+from mailsrv.store.scanning import Folder
 from mailsrv.store.subscriptions import Subscriptions
-from mailsrv.store.sync import Folder, sync
+from mailsrv.store.sync import sync
 from mailsrv.store.values import (
     DELETED,
     SEEN,

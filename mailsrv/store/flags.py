@@ -15,7 +15,8 @@ from mailsrv.store.durable import sync_folder
 from mailsrv.store.index import Box, bury, save_box, transaction
 from mailsrv.store.keywords import LETTERS_MASK, Keywords
 from mailsrv.store.maildir import Entry
-from mailsrv.store.sync import Folder, batches, look
+from mailsrv.store.scanning import Folder, look
+from mailsrv.store.sync import batches
 from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import DELETED, SYSTEM_FLAGS
 

@@ -12,15 +12,8 @@ from dataclasses import dataclass
 from mailsrv.store.content import Filled, header_keys, put, read_message
 from mailsrv.store.index import Box, save_box, transaction
 from mailsrv.store.maildir import Entry, open_file, path_of
-from mailsrv.store.sync import (
-    Arrival,
-    Folder,
-    adopt,
-    append,
-    insert,
-    is_known,
-    uidlist_in_step,
-)
+from mailsrv.store.scanning import Folder, is_known
+from mailsrv.store.sync import Arrival, adopt, append, insert, uidlist_in_step
 from mailsrv.store.values import Delivered, MessageGone
 
 MAX_SUMMARISED_OCTETS = 1024 * 1024  # larger mail is filled when it is asked for

@@ -17,15 +17,8 @@ from mailsrv.store.flags import Finder, Message
 from mailsrv.store.index import bury, save_box, transaction
 from mailsrv.store.keywords import LETTERS_MASK, Keywords
 from mailsrv.store.maildir import Entry, MaildirName, UniqueNames
-from mailsrv.store.sync import (
-    Arrival,
-    Folder,
-    adopt,
-    append,
-    insert,
-    uid_of,
-    uidlist_in_step,
-)
+from mailsrv.store.scanning import Folder
+from mailsrv.store.sync import Arrival, adopt, append, insert, uid_of, uidlist_in_step
 from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import (
     FIRST_KEYWORD_BIT,

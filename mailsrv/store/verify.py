@@ -27,7 +27,8 @@ from mailsrv.store.index import (
 )
 from mailsrv.store.keywords import Keywords
 from mailsrv.store.maildir import Entry
-from mailsrv.store.sync import Folder, adopt, look
+from mailsrv.store.scanning import Folder, look
+from mailsrv.store.sync import adopt
 from mailsrv.store.uidlist import Record, Uidlist
 from mailsrv.store.values import MessageGone
 

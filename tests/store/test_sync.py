@@ -17,7 +17,7 @@ from mailsrv.store import flags, index, transfer
 from mailsrv.store.content import header_key
 from mailsrv.store.locks import UidlistLock
 from mailsrv.store.reading import MessageFile
-from mailsrv.store.sync import Folder
+from mailsrv.store.scanning import Folder
 from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import FLAGGED, SEEN, LockHeld, MessageGone
 from tests.store.account_fixture import MESSAGE, Office, old
