@@ -5,11 +5,12 @@ connection, by its inode; the new one starts empty and is filled again from the
 Maildir and the uidlists.
 """
 
+import fcntl
 import os
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from json import dumps
 from operator import attrgetter
@@ -108,7 +109,26 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _create(path: str) -> None:
+    """Make an index that is not there, by one process and thread alone.
+
+    What a deleted one left goes first: its connections that are still at work
+    would share the log's index (-shm) with the new file.
+    """
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            discard(path)
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                _prepare(connection, "write")
+    finally:
+        os.close(folder)
+
+
 def _open(path: str, kind: Kind) -> _Idle:
+    if not os.path.exists(path):
+        _create(path)
     for _ in range(2):
         connection = sqlite3.connect(
             path,
