@@ -39,6 +39,7 @@ from mailsrv.store.values import (
     MailboxStatus,
     NoSuchMailbox,
     Quota,
+    StoreError,
     Target,
 )
 from mailsrv.threads import Later, Threads
@@ -224,17 +225,23 @@ class AccountMailboxes:
             raise
         for uid, message in zip(appended.uids, messages, strict=True):
             if keywords := message.targets[0].keywords:
-                await self.write(
-                    partial(
-                        AccountStore.store_flags,
-                        name=name,
-                        uids=[uid],
-                        operation="+",
-                        flag_names=keywords,
-                    ),
-                    _one,
-                )
+                await self._add_keywords(name, uid, keywords)
         return appended
+
+    async def _add_keywords(self, name: str, uid: UID, keywords: Sequence[str]) -> None:
+        add = partial(
+            AccountStore.store_flags,
+            name=name,
+            uids=[uid],
+            operation="+",
+            flag_names=keywords,
+        )
+        try:
+            await self.write(add, _one)
+        except (StoreError, OSError):
+            # The message is there to stay: after a refusal the client would append
+            # it again. RFC 3501 section 6.3.11: flags SHOULD be set, no more.
+            log.failure("setting keywords of an appended message failed")
 
     async def _take_in(self, name: str, delivered: Sequence[Delivered]) -> Appended:
         bases = [copy.base for copy in delivered]

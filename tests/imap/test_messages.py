@@ -1,6 +1,7 @@
 """APPEND, STORE, COPY, MOVE, EXPUNGE over a real Maildir."""
 
 from mailsrv.settings import ImapSettings
+from mailsrv.store.values import TooManyKeywords
 from tests.imap.office import Client, ImapCase
 
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
@@ -75,6 +76,15 @@ class AppendTests(MessagesCase):
         self.assertIn(b"1 NO [TOOBIG]", heard)
         self.assertIn(b"* BYE [TOOBIG]", heard)
         self.assertTrue(client.ended)
+
+    def test_too_many_keywords_do_not_cost_the_message(self) -> None:
+        client = self.selected(0)
+        keywords = b" ".join(b"k%d" % n for n in range(70))
+        answer = self.append(client, b"INBOX (\\Seen %b)" % keywords)
+        self.assertEqual(len(self.flushLoggedErrors(TooManyKeywords)), 1)
+        # A refusal would have the client append it once more.
+        self.assertIn(b"1 OK [APPENDUID", answer)
+        self.assertIn(b"FLAGS (\\Seen ", client.send(b"2 FETCH 1 FLAGS\r\n"))
 
     def test_text_after_the_message_stores_nothing(self) -> None:
         client = self.selected(0)
