@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from mailsrv.accounts.addresses import (
     Address,
     InvalidAddress,
-    canonical_domain,
     fold,
     parse,
 )
@@ -93,13 +92,6 @@ class Directory:
             return self.account(parse(text).canonical)
         except InvalidAddress:
             return None
-
-    def is_own_domain(self, text: str) -> bool:
-        """Whether mail for this domain, in any spelling, is ours."""
-        try:
-            return canonical_domain(text) in self.domains
-        except InvalidAddress:
-            return False
 
     def find(self, address: Address) -> Entry | None:
         """The entry of an address or, for ``user+detail``, that of ``user``.

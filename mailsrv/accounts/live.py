@@ -43,6 +43,8 @@ class LiveDirectory:
         """Read the directory now, blocking: before the reactor runs."""
         if (read := self._read()) is not None:
             self._version, self.current = read
+        if not self.current.domains:
+            log.warn("there are no domains yet: mailsrv domain add makes one")
         self._poll.start(POLL_S, now=False)
 
     def stop(self) -> None:

@@ -8,7 +8,6 @@ from argon2.exceptions import Argon2Error, InvalidHash
 
 from mailsrv.settings import LoginSettings
 
-MAX_PASSWORD_OCTETS = 1024
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look alike
 _GROUPS, _GROUP_LENGTH = 4, 5  # 20 letters of 31: 99 bits
 

@@ -106,8 +106,3 @@ class DirectoryTests(SynchronousTestCase):
 
     def test_password_hash_is_not_shown(self) -> None:
         self.assertNotIn("secret", repr(Account(ANNA, ANNA, "secret")))
-
-    def test_own_domains(self) -> None:
-        self.assertTrue(self.office.is_own_domain("BÜCHER.example"))
-        self.assertFalse(self.office.is_own_domain("other.test"))
-        self.assertFalse(self.office.is_own_domain(".."))

@@ -1,11 +1,17 @@
 """The commands on accounts, aliases, groups and domains."""
 
 import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.passwords import verify_password
@@ -21,6 +27,7 @@ argon2_memory_kib = 8
 argon2_passes = 1
 argon2_lanes = 1
 """
+ROOT = Path(__file__).parent.parent.parent
 ANNA, BERT = "anna@example.test", "bert@example.test"
 
 
@@ -164,6 +171,40 @@ class AccountTests(CommandCase):
         self.add()
         for verb in ("show", "disable", "enable", "delete", "passwd"):
             self.assertIn("no account", self.refused("account", verb, "carl"))
+
+
+class RootTests(SynchronousTestCase):
+    def test_root_becomes_the_user_who_owns_the_mail(self) -> None:
+        if os.geteuid() != 0:
+            raise SkipTest("only root can become another user")
+        folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        config = folder / "mailsrv.toml"
+        config.write_text('user = "nobody"' + SETTINGS)
+        for command, stdin in (
+            ("domain add bücher.example", ""),
+            ("account add anna@bücher.example --password-stdin", "secret\n"),
+        ):
+            subprocess.run(
+                [
+                    *(
+                        sys.executable,
+                        "-c",
+                        "from mailsrv.cli.main import main; main()",
+                    ),
+                    *(*command.split(), "--config", str(config)),
+                ],
+                input=stdin.encode(),
+                cwd=ROOT,
+                check=True,
+                capture_output=True,
+            )
+        owner = pwd.getpwnam("nobody").pw_uid
+        made = list((folder / "data").rglob("*"))
+        self.assertGreater(len(made), 10)
+        self.assertEqual({path.stat().st_uid for path in made}, {owner})
+        self.assertEqual({path.stat().st_mode & 0o077 for path in made}, {0})
 
 
 class AddressTests(CommandCase):
