@@ -88,6 +88,47 @@ class ImaplibTests(ImapCase):
         client.logout()
 
 
+class ServerTests(ImapCase):
+    def memory_kib(self) -> int:
+        status = Path(f"/proc/{self.server.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0])
+
+    def test_a_client_that_does_not_read_costs_no_memory(self) -> None:
+        writer = self.imaplib_client()
+        for _ in range(3):
+            writer.append("INBOX", "", "", BIG)
+        plain = socket.create_connection(
+            ("localhost", self.server.ports["imaps"]), timeout=30
+        )
+        with self.context().wrap_socket(plain, server_hostname="localhost") as tls:
+            reader = tls.makefile("rb")
+            reader.readline()
+            password = self.server.password("anna").encode()
+            tls.sendall(b"1 LOGIN anna@example.test " + password + b"\r\n")
+            reader.readline()
+            before_kib = self.memory_kib()
+            tls.sendall(b"2 SELECT INBOX\r\n3 FETCH 1:3 BODY.PEEK[]\r\n4 LOGOUT\r\n")
+            # Another session is served meanwhile, when the buffers are full.
+            for _ in range(50):
+                self.assertEqual(writer.noop()[0], "OK")
+            self.assertLess(self.memory_kib() - before_kib, 10 * 1024)
+            # All comes, and the server closes without waiting for the client.
+            self.assertGreater(len(reader.read()), 3 * len(BIG))
+        writer.logout()
+
+    def test_tls_and_commands_where_they_do_not_belong(self) -> None:
+        for octets, answer in (
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b""),
+            (b"1 STARTTLS\r\n2 NOOP\r\n", b"* BYE Nothing may follow STARTTLS\r\n"),
+        ):
+            address = "localhost", self.server.ports["imap"]
+            with socket.create_connection(address, timeout=30) as client:
+                reader = client.makefile("rb")
+                self.assertIn(b"* OK", reader.readline())
+                client.sendall(octets)
+                self.assertEqual(reader.read(), answer)
+
+
 class ImapClientTests(ImapCase):
     def test_folders_and_messages(self) -> None:
         with IMAPClient(
