@@ -1,0 +1,188 @@
+"""Thunderbird itself, headless, does with an account what a person does with it.
+
+What it is made to do stands in ``thunderbird.js``; here is what must come of it.
+"""
+
+import base64
+import json
+import os
+import shutil
+import smtplib
+import subprocess
+import tempfile
+import time
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from twisted.python.util import sibpath
+
+from tests.clients.marionette import Marionette
+from tests.clients.server import HOST, ServerCase
+
+SCRIPT = Path(sibpath(__file__, "thunderbird.js"))
+TLS = 3  # nsMsgSocketType.SSL
+OPTIONS = (
+    "--headless",
+    "--no-remote",
+    "--marionette",
+    "--remote-allow-system-access",
+)
+START_S = 60.0
+STEP_S = 60.0  # the longest that one step may take
+LARGE = 10 * 1024 * 1024
+
+# No dialogue, no telemetry, no look-up outside: there is no network.
+PREFERENCES: dict[str, bool | int | str] = {
+    "app.donation.eoy.version.viewed": 999,
+    "app.update.enabled": False,
+    "datareporting.policy.dataSubmissionEnabled": False,
+    "extensions.getAddons.cache.enabled": False,
+    "extensions.update.enabled": False,
+    "mail.biff.alert.show": False,
+    "mail.provider.suppress_dialog_on_startup": True,
+    "mail.shell.checkDefaultClient": False,
+    "mail.spotlight.firstRunDone": True,
+    "mailnews.start_page.enabled": False,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "services.settings.server": "http://127.0.0.1:9/",
+    "toolkit.telemetry.enabled": False,
+}
+
+
+class ThunderbirdTests(ServerCase):
+    """One profile, made anew; the account is anna's, with TLS throughout."""
+
+    if shutil.which("thunderbird") is None:
+        skip = "thunderbird is not installed"
+
+    def setUp(self) -> None:
+        super().setUp()
+        profile = self.folder / "profile"
+        profile.mkdir()
+        (profile / "user.js").write_text(
+            "".join(
+                f"user_pref({json.dumps(name)}, {json.dumps(value)});\n"
+                # 0: any free port, which it writes into its profile.
+                for name, value in (PREFERENCES | {"marionette.port": 0}).items()
+            )
+        )
+        log = (self.folder / "thunderbird.log").open("wb")
+        self.addCleanup(log.close)
+        self.program = subprocess.Popen(
+            ["thunderbird", *OPTIONS, "--profile", str(profile)],
+            env=os.environ | {"HOME": tempfile.mkdtemp(dir=self.folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        self.addCleanup(self.program.wait)
+        self.addCleanup(self.program.kill)
+        self.marionette = Marionette(self.port_of(profile), STEP_S)
+        self.addCleanup(self.marionette.close)
+
+    def port_of(self, profile: Path) -> int:
+        """Wait until the program has written where it listens."""
+        written = profile / "MarionetteActivePort"
+        deadline = time.monotonic() + START_S
+        while not (written.exists() and written.read_text()):
+            if time.monotonic() > deadline or self.program.poll() is not None:
+                raise AssertionError((self.folder / "thunderbird.log").read_text())
+            time.sleep(0.05)
+        return int(written.read_text())
+
+    def do(self, action: str, **values: object) -> Any:
+        """Have Thunderbird do `action`. Any: what it returns, as JSON."""
+        call = f"return run({json.dumps(action)}, {json.dumps(values)});"
+        return self.marionette.run(f"{SCRIPT.read_text()}\n{call}")
+
+    def set_up(self) -> None:
+        pem = self.server.ca.read_text().splitlines()
+        self.do(
+            "setUp",
+            host="localhost",
+            imap=self.server.ports["imaps"],
+            smtp=self.server.ports["submissions"],
+            socketType=TLS,
+            address=self.server.account("anna").address,
+            login=self.server.account("anna").login,
+            password=self.server.password("anna"),
+            ca="".join(pem[1:-1]),
+        )
+
+    def mail(self, subject: str, text: str, attachment: bytes = b"") -> None:
+        message = EmailMessage()
+        message["From"] = "Ben <ben@elsewhere.test>"
+        message["To"] = self.server.account("anna").address
+        message["Subject"] = subject
+        message.set_content(text)
+        if attachment:
+            message.add_attachment(
+                attachment, maintype="application", subtype="octet-stream"
+            )
+        with smtplib.SMTP(HOST, self.server.ports["smtp"]) as client:
+            client.send_message(message)
+
+    def test_a_day_with_an_account(self) -> None:
+        for subject in ("first", "second", "third"):
+            self.mail(subject, f"This is the {subject} letter: Grüße.")
+        self.set_up()
+        self.read_and_mark()
+        self.move_and_delete()
+        self.be_told_of_new_mail()
+        self.open_a_large_attachment()
+        self.send()
+
+    def read_and_mark(self) -> None:
+        first = self.do("waitFor", folder="Inbox", subject="first")
+        self.assertFalse(first["read"] or first["flagged"])
+        self.assertEqual(first["author"], "Ben <ben@elsewhere.test>")
+        special = self.do("special")
+        self.assertNotIn(None, special.values(), special)
+        self.do("read", folder="Inbox", subject="first")
+        self.do("star", folder="Inbox", subject="first")
+        self.do("tag", folder="Inbox", subject="first", keyword="$label1")
+        self.assertEqual(self.do("search", folder="Inbox", text="second"), ["second"])
+        # The server's Maildir, not Thunderbird's own memory, is the proof.
+        self.wait_for_file("cur/*:2,FSa", b"Subject: first")
+
+    def move_and_delete(self) -> None:
+        self.do("createFolder", name="Kunden")
+        self.do("move", folder="Inbox", subject="second", to="Kunden")
+        self.do("waitFor", folder="Kunden", subject="second")
+        self.wait_for_file(".Kunden/cur/*", b"Subject: second")
+        self.do("remove", folder="Inbox", subject="third")
+        self.do("gone", folder="Inbox", subject="third")
+        self.do("waitFor", folder="Trash", subject="third")
+        self.wait_for_file(".Trash/cur/*", b"Subject: third")
+
+    def be_told_of_new_mail(self) -> None:
+        self.mail("pushed", "Nobody clicks.")
+        self.do("waitFor", folder="Inbox", subject="pushed", push=True)
+
+    def open_a_large_attachment(self) -> None:
+        content = os.urandom(LARGE)
+        self.mail("large", "See the attachment.", content)
+        self.do("waitFor", folder="Inbox", subject="large", push=True)
+        source = self.do("source", folder="Inbox", subject="large")
+        last = base64.b64encode(content)[-40:].decode()
+        self.assertIn(last, source["end"].replace("\r\n", ""))
+        self.assertGreater(source["length"], LARGE * 4 // 3)
+
+    def send(self) -> None:
+        ben = self.server.account("ben").address
+        self.do("send", to=ben, subject="answer", body="Thank you.")
+        self.do("waitFor", folder="Sent", subject="answer")
+        self.wait_for_file(".Sent/*/*", b"Subject: answer")
+        self.wait_for_file("new/*", b"Subject: answer", account="ben")
+
+    def wait_for_file(self, pattern: str, text: bytes, account: str = "anna") -> None:
+        maildir = self.server.maildir(account)
+        deadline = time.monotonic() + STEP_S
+        while not any(text in path.read_bytes() for path in maildir.glob(pattern)):
+            if time.monotonic() > deadline:
+                found = [str(path) for path in maildir.glob("**/*:2,*")]
+                raise AssertionError(f"no {text!r} in {pattern}: {found}")
+            time.sleep(0.05)
