@@ -24,7 +24,7 @@ run: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy mailsrv tests twisted/plugins/mailsrv_plugin.py
+	$(BIN)/mypy mailsrv tests benchmarks twisted/plugins/mailsrv_plugin.py
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build/html
 	$(TRIAL) tests.test_layers
 
