@@ -46,8 +46,6 @@ def _advance(root: Path, now: Callable[[], float], above: int, disk: Disk) -> in
             os.unlink(_path(root, older))
     if found:
         value = max(found[-1], above) + 1
-        if value > found[-1] + 1 and _path(root, value).exists():
-            raise FileExistsError
         disk.rename(_path(root, found[-1]), _path(root, value))
     else:
         value = max(int(now()), above + 1)
