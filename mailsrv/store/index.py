@@ -229,7 +229,7 @@ class Box:
     mailbox_id: str
     uidlist_inode: int
     uidlist_octets: int
-    uidlist_mtime_ns: int
+    uidlist_digest: bytes
     uidlist_last_uid: int
     uidlist_broken: bool
     new_mtime_ns: int
@@ -248,7 +248,7 @@ class Box:
         return Mark(
             self.uidlist_inode,
             self.uidlist_octets,
-            self.uidlist_mtime_ns,
+            self.uidlist_digest,
             self.uid_validity,
             self.uid_next,
             self.uidlist_last_uid,
@@ -260,7 +260,7 @@ class Box:
     def mark(self, mark: Mark) -> None:
         self.uidlist_inode = mark.inode
         self.uidlist_octets = mark.octets
-        self.uidlist_mtime_ns = mark.mtime_ns
+        self.uidlist_digest = mark.digest
         self.uid_next = max(self.uid_next, mark.uid_next)
         self.uidlist_last_uid = mark.last_uid
         self.mailbox_id = mark.mailbox_id
@@ -314,7 +314,7 @@ def new_box(
         mailbox_id="",
         uidlist_inode=0,
         uidlist_octets=0,
-        uidlist_mtime_ns=0,
+        uidlist_digest=b"",
         uidlist_last_uid=0,
         uidlist_broken=False,
         new_mtime_ns=0,

@@ -13,7 +13,7 @@ from mailsrv.store.content import Filled, header_keys, put, read_message
 from mailsrv.store.index import Box, save_box, transaction
 from mailsrv.store.maildir import Entry, open_file, path_of
 from mailsrv.store.scanning import Folder, is_known
-from mailsrv.store.sync import Arrival, adopt, append, insert, uidlist_in_step
+from mailsrv.store.sync import Arrival, adopt, append, insert
 from mailsrv.store.values import Delivered, MessageGone
 
 MAX_SUMMARISED_OCTETS = 1024 * 1024  # larger mail is filled when it is asked for
@@ -37,10 +37,10 @@ def ingest(folder: Folder, delivered: Sequence[Delivered]) -> None:
     uidlist = folder.uidlist(None)
     with uidlist.lock:
         box = folder.box()
-        if box is None or not uidlist_in_step(folder, box):
+        uidlist.mark = box.mark if box else None
+        if box is None or not uidlist.in_step():
             adopt(folder, uidlist, (), with_cur=True)
             return
-        uidlist.mark = box.mark
         new = [i for i in incoming if not _is_known(folder, box, i)]
         if not new:
             return
@@ -49,7 +49,8 @@ def ingest(folder: Folder, delivered: Sequence[Delivered]) -> None:
         with transaction(folder.connection):
             box = folder.known_box()
             insert(folder, box, arrivals)
-            box.mark = uidlist.mark
+            if uidlist.mark is not None:
+                box.mark = uidlist.mark
             save_box(folder.connection, box)
             for i in new:
                 if i.filled is not None:

@@ -5,7 +5,7 @@ is here is a copy of those, and what is dear to compute. So a file of another
 version is thrown away, not migrated.
 """
 
-VERSION = 1  # in PRAGMA user_version; another value: the file is made anew
+VERSION = 2  # in PRAGMA user_version; another value: the file is made anew
 
 PAGE_CACHE_KIB = 256  # for each connection
 WAL_PAGES = 1000  # between two checkpoints: 4 MB
@@ -45,7 +45,7 @@ CREATE TABLE mailbox (
     mailbox_id TEXT NOT NULL,
     uidlist_inode INTEGER NOT NULL,
     uidlist_octets INTEGER NOT NULL,
-    uidlist_mtime_ns INTEGER NOT NULL,
+    uidlist_digest BLOB NOT NULL,
     uidlist_last_uid INTEGER NOT NULL,
     uidlist_broken INTEGER NOT NULL,
     new_mtime_ns INTEGER NOT NULL,

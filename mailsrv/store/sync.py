@@ -40,12 +40,14 @@ MAX_RENAMES = 200  # in one transaction, so that no other process waits long
 def sync(folder: Folder, *, force: bool = False, move_new: bool = True) -> Box:
     """Bring the index in step with the folder; return the mailbox's row.
 
-    Costs three stats if nothing has changed. With `move_new` what lies in new/ goes
-    to cur/, as a client has seen it. Raises LockHeld, and then has changed nothing.
+    Costs two stats and a look into the uidlist if nothing has changed. With
+    `move_new` what lies in new/ goes to cur/, as a client has seen it. Raises
+    LockHeld, and then has changed nothing.
     """
     box = folder.box()
     stamps = folder.stamps()
-    in_step = box is not None and uidlist_in_step(folder, box)
+    uidlist = folder.uidlist(box)
+    in_step = uidlist.in_step()
     if box is not None and in_step and not force:
         with_cur = not box.cur_settled or box.cur_mtime_ns != stamps[1]
         with_new = not box.new_settled or box.new_mtime_ns != stamps[0]
@@ -62,7 +64,6 @@ def sync(folder: Folder, *, force: bool = False, move_new: bool = True) -> Box:
             _remember(folder, box, seen)
         if not (move_new and _has_new(folder.connection, box)):
             return folder.known_box()
-    uidlist = folder.uidlist(box)
     with uidlist.lock:
         if box is None or not in_step or difference:
             with_cur = with_cur or bool(difference.missing)
@@ -70,17 +71,6 @@ def sync(folder: Folder, *, force: bool = False, move_new: bool = True) -> Box:
         if move_new:
             move_new_to_cur(folder)
     return folder.known_box()
-
-
-def uidlist_in_step(folder: Folder, box: Box) -> bool:
-    """Return whether the uidlist is as the index last knew it."""
-    try:
-        status = os.stat(folder.directory / "dovecot-uidlist")
-    except FileNotFoundError:
-        return False
-    found = (status.st_ino, status.st_size, status.st_mtime_ns)
-    mark = box.mark
-    return not mark.broken and found == (mark.inode, mark.octets, mark.mtime_ns)
 
 
 def _has_new(connection: sqlite3.Connection, box: Box) -> bool:

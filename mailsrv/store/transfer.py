@@ -18,7 +18,7 @@ from mailsrv.store.index import bury, save_box, transaction
 from mailsrv.store.keywords import LETTERS_MASK, Keywords
 from mailsrv.store.maildir import Entry, MaildirName, UniqueNames
 from mailsrv.store.scanning import Folder
-from mailsrv.store.sync import Arrival, adopt, append, insert, uid_of, uidlist_in_step
+from mailsrv.store.sync import Arrival, adopt, append, insert, uid_of
 from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import (
     FIRST_KEYWORD_BIT,
@@ -96,7 +96,8 @@ def lock_both(stack: ExitStack, source: Folder, target: Folder) -> Uidlist:
         stack.enter_context(uidlists[name].lock)
     uidlist = uidlists[target.name]
     box = target.box()
-    if box is None or not uidlist_in_step(target, box):
+    uidlist.mark = box.mark if box else None
+    if box is None or not uidlist.in_step():
         adopt(target, uidlist, (), with_cur=True)
     uidlist.mark = target.known_box().mark
     return uidlist

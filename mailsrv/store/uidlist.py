@@ -10,6 +10,12 @@ index, which keeps them, is given what is new. Writing needs the lock::
     with uidlist.lock:
         news = uidlist.refresh()
         uids = uidlist.append([(base, b"")])
+
+Whether a file is the one of a mark is told by its content, not by its status: ext4
+gives the number of an old file to the second new one after it, and then size and
+time can be the old ones too. A rewrite sets N to the next UID, so under an equal
+header the lines of the mark are there unchanged, or are fewer; then its last line
+is not where it was, since lines that were appended have higher UIDs.
 """
 
 import os
@@ -19,6 +25,7 @@ import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +37,9 @@ from mailsrv.store.values import MAX_UID, UID, StoreError
 MAX_HEADER_OCTETS = 4096
 # A UID this far above the next one was not given out: the line is broken.
 MAX_GAP = 2**20
+# What is compared before the mark: the last line, which has a file name and UIDL at
+# most, and some more.
+_TAIL_OCTETS = 1024
 _RECORD = re.compile(rb"(\d{1,10}) +((?:[A-Z][^ ]* +)*):([^:/]+)(?::[^/]*)?")
 _RECORD_V1 = re.compile(rb"(\d{1,10}) +()([^:/]+)(?::[^/]*)?")
 _MAILBOX_ID = re.compile(r"[0-9a-f]{32}")
@@ -56,7 +66,7 @@ class Mark:
 
     inode: int
     octets: int  # up to here, all whole lines
-    mtime_ns: int
+    digest: bytes  # of the header line and the octets before `octets`
     uid_validity: int
     uid_next: int
     last_uid: int
@@ -117,6 +127,21 @@ class Uidlist:
         with open(fd, "rb") as file:
             return self._read(fd, file.read)
 
+    def in_step(self) -> bool:
+        """Return whether the file is as the mark has it: nothing to read or mend."""
+        mark = self.mark
+        if mark is None or mark.broken:
+            return False
+        try:
+            fd = os.open(self._path, os.O_RDONLY | NO_FOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            status = os.fstat(fd)
+            return status.st_size == mark.octets and _continues(mark, status, fd)
+        finally:
+            os.close(fd)
+
     def append(
         self, entries: Sequence[tuple[bytes, bytes]], *, floor: int = 0
     ) -> list[UID]:
@@ -175,16 +200,14 @@ class Uidlist:
     def _read(self, fd: int, read: Callable[[], bytes]) -> Reading:
         status = os.fstat(fd)
         mark = self.mark
-        if mark and _same(mark, status):
-            return Reading(False, ())
         first_line, newline, _ = os.pread(fd, MAX_HEADER_OCTETS, 0).partition(b"\n")
         header = _parse_header(first_line) if newline else None
         if header is None:
             self.mark = None
             return Reading(True, ())
-        whole = not (mark and self._continues(mark, header, status, fd))
+        whole = not (mark and _continues(mark, status, fd))
         if whole:
-            mark = _start(header, status, len(first_line) + 1)
+            mark = _start(header, status.st_ino, len(first_line) + 1)
         assert mark is not None  # noqa: S101  # mypy: else `whole` is True
         os.lseek(fd, mark.octets, os.SEEK_SET)
         lines = read().split(b"\n")
@@ -193,45 +216,31 @@ class Uidlist:
             lines, mark.last_uid, max(header.uid_next, mark.uid_next), header.version
         )
         last_uid = records[-1].uid if records else mark.last_uid
+        octets = mark.octets + sum(map(len, lines)) + len(lines)
         self.mark = changed(
             mark,
-            octets=mark.octets + sum(map(len, lines)) + len(lines),
-            mtime_ns=status.st_mtime_ns,
+            octets=octets,
+            digest=_digest_of(fd, octets),
             uid_next=max(mark.uid_next, header.uid_next, last_uid + 1),
             last_uid=last_uid,
             broken=mark.broken or broken or (bool(torn) and self.lock.held),
         )
         return Reading(whole, records)
 
-    def _continues(
-        self, mark: Mark, header: _Header, status: os.stat_result, fd: int
-    ) -> bool:
-        """Return whether the file is the one of the mark, and has only grown.
-
-        The inode alone does not tell: a new file can have the number of an old one.
-        """
-        return (
-            status.st_ino == mark.inode
-            and status.st_size >= mark.octets
-            and header.uid_validity == mark.uid_validity
-            and header.uid_next <= mark.uid_next
-            and os.pread(fd, 1, mark.octets - 1) == b"\n"
-        )
-
     def _check_current(self) -> None:
         if not self.lock.held:
             raise RuntimeError("the uidlist is written under its lock")
-        if self.mark is not None:
-            status = os.lstat(self._path)
-            if not self.mark.broken and not _same(self.mark, status):
-                raise RuntimeError("the uidlist is written after a refresh")
+        if self.mark and not self.mark.broken and not self.in_step():
+            raise RuntimeError("the uidlist is written after a refresh")
 
     def _append(self, mark: Mark, new: Sequence[Record]) -> None:
-        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | NO_FOLLOW)
+        fd = os.open(self._path, os.O_RDWR | os.O_APPEND | NO_FOLLOW)
+        lines = _lines(new)
+        octets = mark.octets + len(lines)
         try:
-            self._disk.write(fd, [_lines(new)])
+            self._disk.write(fd, [lines])
             self._disk.fdatasync(fd)
-            status = os.fstat(fd)
+            digest = _digest_of(fd, octets)
         except OSError:
             # What a failed fsync leaves is unknown: take the lines back, and let
             # the next write be of a whole new file.
@@ -242,8 +251,8 @@ class Uidlist:
             os.close(fd)
         self.mark = changed(
             mark,
-            octets=status.st_size,
-            mtime_ns=status.st_mtime_ns,
+            octets=octets,
+            digest=digest,
             uid_next=new[-1].uid + 1,
             last_uid=new[-1].uid,
         )
@@ -266,12 +275,13 @@ class Uidlist:
     def _write(self, header: _Header, records: Sequence[Record]) -> None:
         fields = f"V{header.uid_validity} N{header.uid_next} G{header.mailbox_id}"
         first_line = b" ".join(filter(None, (fields.encode(), header.extensions)))
-        content = b"3 " + first_line + b"\n" + _lines(records)
+        first_line = b"3 " + first_line
+        content = first_line + b"\n" + _lines(records)
         status = replace(self._path, content, self._disk)
         self.mark = Mark(
             status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
+            len(content),
+            _digest(first_line, content[-_TAIL_OCTETS:]),
             header.uid_validity,
             header.uid_next,
             records[-1].uid if records else 0,
@@ -279,16 +289,30 @@ class Uidlist:
         )
 
 
-def _same(mark: Mark, status: os.stat_result) -> bool:
-    found = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return found == (mark.inode, mark.octets, mark.mtime_ns)
+def _continues(mark: Mark, status: os.stat_result, fd: int) -> bool:
+    """Return whether the file is the one of the mark, and has only grown."""
+    return (
+        status.st_ino == mark.inode
+        and status.st_size >= mark.octets
+        and _digest_of(fd, mark.octets) == mark.digest
+    )
 
 
-def _start(header: _Header, status: os.stat_result, octets: int) -> Mark:
+def _digest_of(fd: int, octets: int) -> bytes:
+    first_line, _, _ = os.pread(fd, MAX_HEADER_OCTETS, 0).partition(b"\n")
+    start = max(0, octets - _TAIL_OCTETS)
+    return _digest(first_line, os.pread(fd, octets - start, start))
+
+
+def _digest(first_line: bytes, tail: bytes) -> bytes:
+    return blake2b(first_line + b"\n" + tail, digest_size=16).digest()
+
+
+def _start(header: _Header, inode: int, octets: int) -> Mark:
     return Mark(
-        status.st_ino,
+        inode,
         octets,
-        status.st_mtime_ns,
+        b"",  # until its end is known
         header.uid_validity,
         header.uid_next,
         0,

@@ -104,6 +104,60 @@ class ReadingTests(UidlistCase):
         self.assertTrue(reading.whole)
         self.assertEqual(len(reading.records), 4)
 
+    def test_a_rewritten_list_that_looks_like_the_old_one_is_read_whole(self) -> None:
+        """Inode, size, time and header are as they were; only the line is another."""
+        one = self.uidlist()
+        self.assertEqual(self.add(one, b"n0"), [1])
+        before = self.path.stat()
+        first = self.directory / "first"
+        first.hardlink_to(self.path)
+        other = self.uidlist()
+        for uid in (1, 99):  # the second file can have the number of the first
+            with other.lock:
+                other.refresh()
+                other.drop({uid})
+        self.assertEqual(self.add(other, b"n3"), [2])
+        first.write_bytes(self.path.read_bytes())
+        first.rename(self.path)
+        os.utime(self.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        after = self.path.stat()
+        self.assertEqual(
+            (after.st_ino, after.st_size, after.st_mtime_ns),
+            (before.st_ino, before.st_size, before.st_mtime_ns),
+        )
+        self.assertFalse(one.in_step())
+        with one.lock, self.assertRaises(RuntimeError):
+            one.append([(b"n4", b"")])
+        with one.lock, self.assertRaises(RuntimeError):
+            one.drop({1})
+        reading = one.refresh()
+        self.assertEqual(
+            (reading.whole, names(list(reading.records))), (True, [(2, b"n3")])
+        )
+        self.assertEqual(self.add(one, b"n4"), [3])
+
+    def test_a_list_of_another_generation_is_read_whole(self) -> None:
+        """Its last lines are the same, but a line before them was dropped."""
+        self.path.write_bytes(LIST)
+        uidlist = self.uidlist()
+        uidlist.refresh()
+        self.path.write_bytes(LIST.replace(b"N10", b"N13").replace(b":b", b":B"))
+        self.assertFalse(uidlist.in_step())
+        self.assertTrue(uidlist.refresh().whole)
+
+    def test_in_step(self) -> None:
+        uidlist = self.uidlist()
+        self.assertFalse(uidlist.in_step(), "no list")
+        self.add(uidlist, b"a")
+        self.assertTrue(uidlist.in_step())
+        self.assertTrue(self.uidlist(uidlist.mark).in_step())
+        self.add(self.uidlist(), b"b")
+        self.assertFalse(uidlist.in_step(), "lines of others")
+        uidlist.refresh()
+        self.assertTrue(uidlist.in_step())
+        self.path.unlink()
+        self.assertFalse(uidlist.in_step())
+
     def test_line_that_grows_waits_for_its_end(self) -> None:
         self.path.write_bytes(LIST + b"13 :dd")
         uidlist = self.uidlist()
