@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -519,6 +519,29 @@ class UidValidityTests(SynchronousTestCase):
         (self.root / "dovecot-uidvalidity").write_text("5a000000")
         self.assertEqual(self.take(), 0x5A000008)
         self.assertFalse((self.root / "dovecot-uidvalidity.5a000000").exists())
+
+    def test_who_saw_no_counter_makes_none_that_others_have_left(self) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            others: list[Future[int]] = []
+
+            def now() -> float:
+                """Called after the look for a counter, before one is made."""
+                others.extend(pool.submit(self.take) for _ in range(2))
+                wait(others, timeout=0.2)
+                return 0x1000
+
+            first = next_uid_validity(self.root, now)
+        self.assertEqual(
+            sorted([first, *(other.result() for other in others)]), [4096, 4097, 4098]
+        )
+
+    def test_lost_counter_goes_on_above_the_hint(self) -> None:
+        (self.root / "dovecot-uidvalidity").write_text("00002000")
+        self.assertEqual([self.take(), self.take()], [0x2001, 0x2002])
+
+    def test_broken_hint_counts_for_nothing(self) -> None:
+        (self.root / "dovecot-uidvalidity").write_text("what?")
+        self.assertEqual(self.take(), 0x1000)
 
     def test_above(self) -> None:
         self.assertEqual(self.take(above=9000), 9001)
