@@ -2,7 +2,7 @@
 
 `dovecot-keywords` has lines ``<index> <name>``; index 0 is the letter "a" of Maildir
 file names, 25 is "z". `mailsrv-keywords` goes on with the indexes from 26 to 57 in
-the same form, and says which messages have them, ``<index>,… :<base name>``, since
+the same form, and says which messages have them, ``:<index>,… <base name>``, since
 file names have no letters for these. Both are written under the uidlist lock.
 """
 
@@ -61,11 +61,10 @@ class Keywords:
             if _is_index(index, 0, LETTER_KEYWORDS) and name:
                 places[int(index)] = name.decode("utf-8", "replace")
         for line in read(self._extra_path, MAX_EXTRA_OCTETS).split(b"\n"):
-            indexes, colon, base = line.partition(b" :")
-            if colon:
-                self._extra[base] = _mask(indexes)
-                continue
             index, _, name = line.partition(b" ")
+            if index.startswith(b":"):
+                self._extra[name] = _mask(index[1:])
+                continue
             if _is_index(index, LETTER_KEYWORDS, MAX_KEYWORDS) and name:
                 places[int(index)] = name.decode("utf-8", "replace")
         self._names = [places.get(n) for n in range(max(places, default=-1) + 1)]
@@ -127,7 +126,7 @@ class Keywords:
 
     def _write_extra(self, places: list[str | None], extra: dict[bytes, int]) -> None:
         content = _lines(places[LETTER_KEYWORDS:], LETTER_KEYWORDS) + b"".join(
-            b"%s :%s\n" % (_indexes(mask), base) for base, mask in extra.items()
+            b":%s %s\n" % (_indexes(mask), base) for base, mask in extra.items()
         )
         replace(self._extra_path, content, self._disk)
         self._extra = extra

@@ -77,6 +77,14 @@ class KeywordsTests(SynchronousTestCase):
         self.assertEqual(self.keywords().extra, {})
         self.assertEqual(self.keywords().names, MANY)
 
+    def test_names_with_colons_past_z(self) -> None:
+        names = [*MANY[:26], ":", ":a", "a:", "::27"]
+        keywords = self.keywords()
+        flags = keywords.ensure(names)
+        keywords.set_extra({b"one two": flags})
+        self.assertEqual(self.keywords().names, names)
+        self.assertEqual(self.keywords().extra, {b"one two": flags & ~LETTERS_MASK})
+
     def test_no_room(self) -> None:
         keywords = self.keywords()
         keywords.ensure(MANY[:57])
