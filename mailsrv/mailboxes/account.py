@@ -7,6 +7,7 @@ goes on: commit, then announce, then answer (DESIGN.md).
 """
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -311,7 +312,12 @@ class AccountMailboxes:
         def sync(store: AccountStore) -> tuple[Changes, bool]:
             return store.sync(name, move_new=move_new), store.unsettled(name)
 
-        changes, unsettled = await self.write(sync, _first)
+        try:
+            changes, unsettled = await self.write(sync, _first)
+        except NoSuchMailbox:  # another program has removed its folder
+            if view := self._views.get(name):
+                self._views.end(view)
+            raise
         self._fill_ahead(changes)
         view = self._views.get(name)
         if unsettled and view is not None:
@@ -454,10 +460,11 @@ class AccountMailboxes:
         )
 
     def _look(self, view: MailboxView) -> None:
-        self._in_background(
-            self.refresh(view.name, move_new=view.writable),
-            "looking for changes by other programs failed",
-        )
+        async def look() -> None:
+            with suppress(NoSuchMailbox):  # its sessions were told
+                await self.refresh(view.name, move_new=view.writable)
+
+        self._in_background(look(), "looking for changes by other programs failed")
 
     def _reread(self, view: MailboxView) -> None:
         async def reread() -> None:

@@ -6,6 +6,7 @@ of these `LockHeld` means that a living process holds a lock and nothing was
 changed: call again in `retry_s`.
 """
 
+import os
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
@@ -402,12 +403,14 @@ class AccountStore:
                 row = reading.file_row(connection, box.id, uid)
                 if row is None:
                     raise MessageGone("the message is gone")
-                entry, size, structure, checkpoints = row
+                entry, internal_date, size, structure, checkpoints = row
                 if structure is not None:
                     break
                 self.fill(name, [uid])
         fd = reading.open_entry(directory, entry)
-        if structure is None:  # the file was renamed when it was to be filled
+        # The file was renamed when it was to be filled, or somebody has written
+        # another one of its name.
+        if structure is None or int(os.fstat(fd).st_mtime) != internal_date:
             return reading.unindexed_file(fd)
         return MessageFile(fd, size, structure, checkpoints)
 

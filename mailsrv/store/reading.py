@@ -170,17 +170,18 @@ def unindexed_file(fd: int) -> MessageFile:
 
 def file_row(
     connection: sqlite3.Connection, mailbox: int, uid: int
-) -> tuple[Entry, int, bytes | None, bytes] | None:
-    """Return file, size, structure (None: not filled) and checkpoints."""
+) -> tuple[Entry, int, int, bytes | None, bytes] | None:
+    """Return file, date, size, structure (None: not filled) and checkpoints."""
     row = connection.execute(
-        "SELECT base, info, in_new, c.size_octets, c.structure, c.checkpoints"
+        "SELECT base, info, in_new, internal_date,"
+        " c.size_octets, c.structure, c.checkpoints"
         " FROM message m LEFT JOIN content c ON c.id = m.content"
         " WHERE m.mailbox = ? AND m.uid = ?",
         (mailbox, uid),
     ).fetchone()
     if row is None:
         return None
-    return Entry(row[0] + row[1], bool(row[2])), row[3], row[4], row[5]
+    return Entry(row[0] + row[1], bool(row[2])), *row[3:]
 
 
 def guessed_sizes(connection: sqlite3.Connection, mailbox: int) -> list[int]:

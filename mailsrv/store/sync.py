@@ -8,6 +8,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mailsrv.store import maildir
@@ -32,6 +33,7 @@ from mailsrv.store.scanning import (
     look,
 )
 from mailsrv.store.uidlist import Reading, Record, Uidlist
+from mailsrv.store.uidvalidity import next_uid_validity
 
 TICK_NS = 10_000_000  # two changes within one tick of the kernel's clock look like one
 MAX_RENAMES = 200  # in one transaction, so that no other process waits long
@@ -139,6 +141,10 @@ def adopt(
     box = folder.box()
     uidlist.mark = box.mark if box else None
     reading = uidlist.refresh()
+    if box is not None and uidlist.mark is None and _replaced(folder, box, seen):
+        above, root = box.uid_validity, folder.root
+        uid_validity = next_uid_validity(root, folder.now, above=above)
+        uidlist.write((), uid_next=1, uid_validity=uid_validity)
     if box is not None and not reconcile(folder, uidlist, reading, box):
         with transaction(folder.connection):
             drop_box(folder.connection, box)
@@ -159,6 +165,25 @@ def adopt(
         settled = not (vanished or parted or difference.missing - gone)
         _stamp(box, seen, settled=settled)
         save_box(folder.connection, box)
+
+
+def _replaced(folder: Folder, box: Box, seen: Look) -> bool:
+    """Return whether files that the index knows by name have other content now.
+
+    Asked when the uidlist is gone: somebody may have made the whole Maildir anew
+    with the same names, and what the index has of the messages is wrong then.
+    """
+    entries = seen.entries()
+    for base, internal_date in folder.connection.execute(
+        "SELECT base, internal_date FROM message WHERE mailbox = ?", (box.id,)
+    ):
+        if (entry := entries.get(base)) is None:
+            continue
+        with suppress(FileNotFoundError):
+            status = os.lstat(maildir.path_of(folder.directory, entry))
+            if int(status.st_mtime) != internal_date:
+                return True
+    return False
 
 
 def reconcile(folder: Folder, uidlist: Uidlist, reading: Reading, box: Box) -> bool:

@@ -1,6 +1,7 @@
 """Sessions, deliveries and appends over a real Maildir."""
 
 import os
+import shutil
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -437,6 +438,13 @@ class OutsideTests(OfficeTestCase):
         self.assertEqual(looks_in_s(clock), [0.02])
         clock.advance(0.02)
         self.assertIn(Exists(2), self.news(selected))
+
+    def test_sessions_end_when_another_program_removes_the_folder(self) -> None:
+        self.office.wait(self.office.account().create("Old"))
+        old = self.office.select("Old")
+        shutil.rmtree(self.maildir(".Old"))
+        self.failureResultOf(self.office.start(old.refresh()), NoSuchMailbox)
+        self.assertEqual(self.news(old), [Gone()])
 
     def test_foreign_lock_is_waited_for_without_a_thread(self) -> None:
         selected = self.office.select()

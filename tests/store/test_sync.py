@@ -1,6 +1,7 @@
 """Scans of a Maildir that others change, crashes half-way, and locks."""
 
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.mime.summary import summary
-from mailsrv.store import flags, index, transfer
+from mailsrv.store import flags, index, maildir, transfer
 from mailsrv.store.content import header_key
 from mailsrv.store.locks import UidlistLock
 from mailsrv.store.reading import MessageFile
@@ -92,6 +93,33 @@ class ScanTests(SyncTestCase):
             uidlist.drop(())
         self.assertEqual([c[0] for c in self.office.settle().added], [3])
         self.assertEqual(list(self.store.open("INBOX").uids), [2, 3])
+
+    def test_maildir_made_anew_with_the_same_names(self) -> None:
+        self.office.drop(b"A: first\n\nlong\n", name=b"1.a", sub="cur")
+        before = self.store.open("INBOX")
+        self.assertEqual(self.read(1), b"A: first\r\n\r\nlong\r\n")
+        shutil.rmtree(self.office.maildir)
+        maildir.create(self.office.maildir)
+        self.office.drop(b"A: 2\n\n", name=b"1.a", sub="cur")
+        os.utime(self.path("cur", b"1.a"), (1, 1))
+        self.store.sync("INBOX")
+        after = self.store.open("INBOX")
+        self.assertNotEqual(after.uid_validity, before.uid_validity)
+        self.assertEqual(list(after.uids), [1])
+        self.assertEqual(self.read(1), b"A: 2\r\n\r\n")
+
+    def test_file_with_the_name_of_another_is_read_as_it_is(self) -> None:
+        self.office.drop(b"A: first\n\nlong\n", name=b"1.a", sub="cur")
+        self.store.open("INBOX")
+        self.assertEqual(self.read(1), b"A: first\r\n\r\nlong\r\n")
+        os.unlink(self.path("cur", b"1.a"))
+        self.office.drop(b"A: 2\n\n", name=b"1.a", sub="cur")
+        os.utime(self.path("cur", b"1.a"), (1, 1))
+        self.assertEqual(self.read(1), b"A: 2\r\n\r\n")
+
+    def read(self, uid: int) -> bytes:
+        with self.store.open_message("INBOX", uid) as file:
+            return file.read(0, file.size_octets)
 
     def test_links_are_no_messages(self) -> None:
         os.symlink("/etc/passwd", self.office.maildir / "new" / "1.link")
