@@ -6,6 +6,7 @@ owns the mail, the doors open. SIGHUP and changed certificate files are taken up
 without dropping a connection.
 """
 
+import gc
 import os
 import pwd
 import resource
@@ -38,6 +39,7 @@ from mailsrv.tls.contexts import (
 
 DEFAULT_FILE = Path("/etc/mailsrv/mailsrv.toml")
 CERTIFICATE_POLL_S = 60.0
+COLLECT_S = 60.0
 DRAIN_S = 10.0  # for transactions that run when the server stops
 
 log = Logger()
@@ -101,6 +103,8 @@ class MailServer(Service):
         self._reloading = DeferredLock()
         self._poll = LoopingCall(self._poll_certificates)
         self._poll.clock = IReactorTime(reactor)
+        self._collect = LoopingCall(gc.collect)
+        self._collect.clock = IReactorTime(reactor)
 
     def setServiceParent(self, parent: Any) -> None:
         # Any: twistd's application provides three interfaces at once.
@@ -133,6 +137,8 @@ class MailServer(Service):
         started.addErrback(lambda failure: log.failure("start failed", failure))
         self._listeners.open(self._parts.factories, self._tls)
         self._poll.start(CERTIFICATE_POLL_S, now=False)
+        _tame_collector()
+        self._collect.start(COLLECT_S, now=False)
         IReactorCore(self._reactor).callWhenRunning(self._running)
 
     def _running(self) -> None:
@@ -149,8 +155,9 @@ class MailServer(Service):
         for again in (signal.SIGTERM, signal.SIGINT):
             # Twisted would stop a reactor twice, and fail in doing so.
             signal.signal(again, signal.SIG_IGN)
-        if self._poll.running:
-            self._poll.stop()
+        for call in (self._poll, self._collect):
+            if call.running:
+                call.stop()
         await self._listeners.close()
         if self._parts is not None:
             drained = Deferred.fromCoroutine(self._parts.drain())
@@ -233,6 +240,18 @@ def _need_restart(old: Settings, new: Settings) -> list[str]:
 def _observe(running: "Deferred[Any]") -> None:
     # Any: what the coroutine returned, nothing here.
     running.addErrback(lambda failure: log.failure("reload failed", failure))
+
+
+def _tame_collector() -> None:
+    """Keep the collector of cyclic garbage from holding all threads for long.
+
+    A full collection in the midst of reading a mailbox of 50,000 messages takes
+    0.1 to 0.2 s. Automatic ones are left to young objects, full ones come by the
+    clock, and what stays as long as the server runs is looked at no more.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(2000, 10, 1_000_000)
 
 
 def _raise_descriptor_limit() -> None:

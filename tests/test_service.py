@@ -1,5 +1,6 @@
 """The server as a process: start, SIGHUP, stop."""
 
+import gc
 import os
 import pwd
 import signal
@@ -11,8 +12,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from twisted.trial.unittest import SkipTest
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from mailsrv.service import _tame_collector
 from mailsrv.tls import authority
 from tests.clients.server import HOST, ROOT, Server, ServerCase
 from tests.tls.certificates import write
@@ -45,6 +47,24 @@ class StartTests(ServerCase):
             self.assertEqual(notify.recv(100), b"READY=1")
             self.server.stop()
             self.assertEqual(notify.recv(100), b"STOPPING=1")
+
+
+class CollectorTests(SynchronousTestCase):
+    def test_full_collections_wait_for_the_clock(self) -> None:
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
+        _tame_collector()
+        done: list[int] = []
+
+        def note(phase: str, info: dict[str, int]) -> None:
+            done.append(info["generation"])
+
+        gc.callbacks.append(note)
+        self.addCleanup(gc.callbacks.remove, note)
+        held = [[n] for n in range(200_000)]  # as the rows of a large mailbox
+        self.assertEqual(len(held), 200_000)
+        self.assertIn(1, done)
+        self.assertNotIn(2, done)
 
 
 class RefusedStartTests(ServerCase):
