@@ -190,7 +190,8 @@ class Engine:
         """Settle the pending event with `reply`; return what to write."""
         event, self._pending = self._pending, None
         then, self._then = self._then, None
-        if not reply.positive:
+        # RFC 5321 section 4.5.3.1.10: the peer sends to these in another transaction.
+        if not reply.positive and reply is not _TOO_MANY_RECIPIENTS:
             self._errors += 1
             if self._errors > self._profile.max_errors:
                 reply = TOO_MANY_ERRORS
@@ -210,7 +211,8 @@ class Engine:
                 if reply.positive:
                     self._errors = 0
             case StartTls() if reply.code == 220:
-                self.tls = True
+                # RFC 3207 section 4.2: what was said in clear text counts no more.
+                self.tls, self.authenticated = True, False
             case Auth() | AuthResponse():
                 self._in_auth = reply.code == 334
                 self.authenticated = reply.code == 235

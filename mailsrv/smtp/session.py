@@ -113,7 +113,7 @@ class Session:
                 await self.give_up()
                 return self._hello(event)
             case StartTls():
-                self.client.name = ""
+                self.client.name, self.client.account = "", None
                 return START_TLS
             case Auth():
                 return await self._auth(event)
@@ -174,6 +174,8 @@ class Session:
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             await transaction.abort()
+            if transaction.recipients:
+                log.info("message abandoned", **self._story(transaction))
 
     # Log-in
 
@@ -231,21 +233,27 @@ class Session:
         return who
 
     def _log_message(self, transaction: Transaction, size: int, reply: Reply) -> None:
-        recipients = transaction.recipients
         why = {} if reply.positive else {"reason": reply.text}
         log.info(
             "message accepted" if reply.positive else "message refused: {reason}",
-            **self.who(),
-            transaction=transaction.name,
-            message_id=transaction.message_id,
-            reverse_path=transaction.mail.reverse_path,
-            forward_paths=" ".join(recipients[:_LOGGED_RECIPIENTS]),
-            recipients=len(recipients),
+            **self._story(transaction),
             size_octets=size,
             reply_code=reply.code,
             **why,
-            elapsed_s=round(self._site.now() - transaction.begun_at_utc, 4),
         )
+
+    def _story(self, transaction: Transaction) -> dict[str, Any]:
+        """Return what is known of a transaction at its end."""
+        recipients = transaction.recipients
+        return {
+            **self.who(),
+            "transaction": transaction.name,
+            "message_id": transaction.message_id,
+            "reverse_path": transaction.mail.reverse_path,
+            "forward_paths": " ".join(recipients[:_LOGGED_RECIPIENTS]),
+            "recipients": len(recipients),
+            "elapsed_s": round(self._site.now() - transaction.begun_at_utc, 4),
+        }
 
     def log_refusal(
         self, command: str, reply: Reply, event: Event | None = None

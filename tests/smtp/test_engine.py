@@ -247,6 +247,11 @@ class OrderTests(SynchronousTestCase):
         driver.feed(b"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<c@d.test>\r\n")
         self.assertEqual(driver.last(3), [250] * 3)
 
+    def test_recipients_over_the_limit_do_not_cost_the_others_the_message(self) -> None:
+        driver = Driver(profile(max_errors=2)).transaction(9)
+        driver.feed(b"DATA\r\n", b".\r\n")
+        self.assertEqual(driver.last(6), [452] * 4 + [354, 250])
+
     def test_errors_end_the_session(self) -> None:
         driver = Driver(profile(max_errors=2)).feed(b"EXPN a\r\n" * 9)
         self.assertEqual(driver.codes, [502, 502, 421])

@@ -379,6 +379,8 @@ class OrderTests(OfficeCase):
         client.send(MAIL + rcpt(ANNA) + b"DATA\r\n")
         client.send(MESSAGE)
         client.lose()
+        [event] = self.infos("message abandoned")
+        self.assertEqual(event["forward_paths"], ANNA)
         self.assertEqual(len(self.store.aborted), 1)
         self.assertEqual(self.store.messages, [])
         self.assertEqual(self.clock.getDelayedCalls()[1:], [])  # the directory's poll
@@ -454,6 +456,19 @@ class ConnectionTests(OfficeCase):
             octets = wire.take()
             self.assertEqual(b"AUTH PLAIN LOGIN" in octets, offered)
             self.assertEqual(b"\r\n235 " in octets, offered)
+
+    def test_log_in_before_starttls_counts_no_more(self) -> None:
+        allowed = TlsSettings(clear_text_passwords_on_loopback=True)
+        server = self.factory("submission", tls_settings=allowed).buildProtocol(
+            IPv4Address("TCP", "127.0.0.1", 1)
+        )
+        wire = Wire(tls=False)
+        server.makeConnection(wire)
+        server.dataReceived(b"EHLO a\r\nAUTH PLAIN " + plain(ANNA) + b"\r\n")
+        server.dataReceived(b"STARTTLS\r\n")
+        wire.take()
+        server.dataReceived(b"EHLO a\r\nMAIL FROM:<" + ANNA.encode() + b">\r\n")
+        self.assertIn(b"\r\n530 ", wire.take())
 
     def test_peer_that_does_not_let_go(self) -> None:
         client = self.mx()
