@@ -14,7 +14,7 @@ from mailsrv.imap.fetch_items import Attribute, Fetch, Item, Section, Text
 from mailsrv.mime.header import MAX_HEADER, select
 from mailsrv.mime.structure import Part, part_at
 from mailsrv.store.content import header_key
-from mailsrv.store.values import UID, MessageGone
+from mailsrv.store.values import UID, LockHeld, MessageGone
 
 if TYPE_CHECKING:
     from mailsrv.store.account import AccountStore
@@ -35,7 +35,7 @@ _FIELD_SETS = (Text.FIELDS, Text.FIELDS_NOT)
 
 
 class Shortened(Exception):
-    """A file ended before the announced literal did: only closing tells."""
+    """A response cannot be given to its end: only closing tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,26 @@ class Batch:
     messages: Sequence[Message]
     gone: list[UID] = field(default_factory=list)  # got no response: expunged
     _pieces: Generator[bytes, None, None] | None = None
+    _begun: bool = False
 
     def next_piece(self, store: "AccountStore") -> bytes | None:
         """Return the next octets to send, None after the last.
 
-        Raises `Shortened`. Call `close` whether or not the end was reached.
+        Raises `Shortened`, and before the first octets `LockHeld`. Call `close`
+        whether or not the end was reached.
         """
         if self._pieces is None:
             self._pieces = _joined(self._responses(store))
-        return next(self._pieces, None)
+        try:
+            piece = next(self._pieces, None)
+        except LockHeld:
+            if self._begun:
+                raise Shortened from None
+            self._pieces = None  # to be called again
+            self.gone.clear()
+            raise
+        self._begun = True
+        return piece
 
     def close(self) -> None:
         if self._pieces is not None:
@@ -172,7 +183,10 @@ def _read(file: "MessageFile", section: Section) -> Iterator[bytes]:
         end = min(start + count, end)
     yield b"{%d}\r\n" % (end - start)
     while start < end:
-        octets = file.read(start, min(PIECE, end - start))
+        try:
+            octets = file.read(start, min(PIECE, end - start))
+        except OSError as error:
+            raise Shortened from error
         if not octets:
             raise Shortened
         start += len(octets)

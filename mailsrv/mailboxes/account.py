@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -406,14 +407,26 @@ class AccountMailboxes:
     async def read(self, call: Callable[[AccountStore], T]) -> T:
         """Run `call` among the readers; its work should take under 20 ms."""
         store = await self.prepare()
-        return await self._around.threads.read.run(lambda: call(store))
+        return await self._unlocked(
+            lambda: self._around.threads.read.run(lambda: call(store))
+        )
 
     async def read_sliced(
         self, call: Callable[[AccountStore], Generator[None, None, T]]
     ) -> T:
         """Run a generator among the readers; between its steps others run."""
         store = await self.prepare()
-        return await self._around.threads.read.run_sliced(call(store))
+        return await self._unlocked(
+            lambda: self._around.threads.read.run_sliced(call(store))
+        )
+
+    async def _unlocked(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read; again if it needed a lock: the index was deleted and is made anew."""
+        while True:
+            try:
+                return await read()
+            except LockHeld as held:
+                await deferLater(self._around.reactor, held.retry_s, lambda: None)
 
     async def prepare(self) -> AccountStore:
         """Return the store; its folders exist from then on."""

@@ -20,7 +20,7 @@ from typing import Literal
 
 from mailsrv.store.schema import PAGE_CACHE_KIB, SCHEMA, VERSION, WAL_PAGES
 from mailsrv.store.uidlist import Mark
-from mailsrv.store.values import UID, Change, Changes
+from mailsrv.store.values import UID, Change, Changes, LockHeld
 
 Kind = Literal["write", "read"]
 """write: each commit is synced, but for those of `unsynced`. read: no writing."""
@@ -31,6 +31,7 @@ _BROKEN = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 MAX_IDLE_CONNECTIONS = 64  # in a process; each costs up to 1.85 MiB and 3 descriptors
 MAX_TOMBSTONES = 20_000  # in a mailbox; a client that was away longer is told all
 TOLD_AFTER_S = 3600.0  # by then every session was told, or its process has died
+AGAIN_S = 0.02  # for a reader whose index was deleted
 BUSY_TIMEOUT_S = 10.0  # no transaction of ours comes near it
 
 
@@ -62,6 +63,8 @@ class Connections:
             idle.connection.close()
             if error.sqlite_errorname in _BROKEN:
                 discard(path)  # the next user builds it anew
+            if kind == "read" and idle.file != _identity(path):
+                raise LockHeld(AGAIN_S) from error  # deleted under the reader
             raise
         except BaseException:
             idle.connection.rollback()

@@ -1,5 +1,6 @@
 """FETCH responses from a real Maildir, octet by octet."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from mailsrv.imap.fetch_items import parse_fetch
 from mailsrv.imap.fetching import PIECE, Batch, Message, Shortened
 from mailsrv.imap.parser import Parser
 from mailsrv.mime.served import to_crlf
-from mailsrv.store.values import UID
+from mailsrv.store.locks import UidlistLock
+from mailsrv.store.values import UID, LockHeld
 from tests.store.account_fixture import Office
 
 MIXED = b"""\
@@ -201,6 +203,32 @@ class FetchingTests(SynchronousTestCase):
             self.pieces(batch), [b"* 2 FETCH (UID 2 BODY[1] {3}\r\ntwo)\r\n"]
         )
         self.assertEqual(batch.gone, [1])
+
+    def test_unreadable_file_ends_the_connection(self) -> None:
+        self.office.receive(b"\n" + b"x" * 3 * PIECE)
+        batch = self.batch(b"BODY[]")
+        self.assertIsNotNone(batch.next_piece(self.store))
+
+        def broken(fd: int, count: int, offset: int) -> bytes:
+            raise OSError(errno.EIO, "broken")
+
+        self.patch(os, "pread", broken)
+        with self.assertRaises(Shortened):
+            self.pieces(batch)
+        batch.close()
+
+    def test_first_piece_may_be_asked_for_again_after_a_lock(self) -> None:
+        self.office.receive(b"\none")
+        batch = self.batch(b"(UID BODY[1])")
+        os.unlink(self.office.root / "index.sqlite")
+        with (
+            UidlistLock(self.office.maildir),
+            self.assertRaises(LockHeld),
+        ):
+            batch.next_piece(self.store)
+        self.assertEqual(
+            self.pieces(batch), [b"* 1 FETCH (UID 1 BODY[1] {3}\r\none)\r\n"]
+        )
 
     def test_shortened_file_ends_the_connection(self) -> None:
         self.office.receive(b"\n" + b"x" * 3 * PIECE)

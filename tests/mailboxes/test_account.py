@@ -461,6 +461,19 @@ class OutsideTests(OfficeTestCase):
         self.assertEqual(self.successResultOf(appended).uids, (1,))
         self.assertIn(Exists(1), self.news(selected))
 
+    def test_reader_that_needs_a_lost_index_waits_for_a_foreign_lock(self) -> None:
+        uid = self.office.append("INBOX")
+        selected = self.office.select()
+        os.unlink(self.root / "anna" / "index.sqlite")
+        lock = self.maildir("dovecot-uidlist.lock")
+        lock.write_text(f"{os.getppid()}:{socket.gethostname()}")
+        read = self.office.start(selected.read(partial(content, uid)))
+        self.office.clock.pump([0.05] * 20)
+        self.assertNoResult(read)
+        lock.unlink()
+        self.office.clock.pump([0.05] * 2)
+        self.assertIn(b"A: b", self.successResultOf(read))
+
     def settle(self, selected: Selected) -> None:
         """Look once more a second later: a removal is believed late."""
         self.office.wait(selected.refresh())

@@ -72,8 +72,8 @@ async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) ->
         while (piece := await mailbox.read(batch.next_piece)) is not None:
             await session.write_some(piece)
     except Shortened:
-        log.error("message file is shorter than it was", session=session.id)
-        session.close("a message's file became shorter")
+        log.failure("message cannot be read to its end", session=session.id)
+        session.close("a message cannot be read to its end")
         raise Disconnected from None
     finally:
         batch.close()
