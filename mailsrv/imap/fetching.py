@@ -59,8 +59,8 @@ class Batch:
     _pieces: Generator[bytes, None, None] | None = None
     _begun: bool = False
 
-    def next_piece(self, store: "AccountStore") -> bytes | None:
-        """Return the next octets to send, None after the last.
+    def next_piece(self, store: "AccountStore") -> bytes:
+        """Return the next octets to send; fewer than `PIECE` are the last.
 
         Raises `Shortened`, and before the first octets `LockHeld`. Call `close`
         whether or not the end was reached.
@@ -68,7 +68,7 @@ class Batch:
         if self._pieces is None:
             self._pieces = _joined(self._responses(store))
         try:
-            piece = next(self._pieces, None)
+            piece = next(self._pieces, b"")
         except LockHeld:
             if self._begun:
                 raise Shortened from None
@@ -207,7 +207,7 @@ def _without_nul(octets: bytes) -> bytes:
 
 
 def _joined(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """Join small pieces up to about `PIECE`."""
+    """Join small pieces to at least `PIECE` octets, but for the last."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:

@@ -85,8 +85,9 @@ class FetchingTests(SynchronousTestCase):
 
     def pieces(self, batch: Batch) -> list[bytes]:
         pieces = []
-        while (piece := batch.next_piece(self.store)) is not None:
+        while len(piece := batch.next_piece(self.store)) >= PIECE:
             pieces.append(piece)
+        pieces.append(piece)
         batch.close()
         return pieces
 
@@ -233,7 +234,7 @@ class FetchingTests(SynchronousTestCase):
     def test_shortened_file_ends_the_connection(self) -> None:
         self.office.receive(b"\n" + b"x" * 3 * PIECE)
         batch = self.batch(b"BODY[]")
-        self.assertIsNotNone(batch.next_piece(self.store))
+        self.assertGreaterEqual(len(batch.next_piece(self.store)), PIECE)
         (path,) = [
             p for d in ("new", "cur") for p in (self.office.maildir / d).iterdir()
         ]

@@ -8,7 +8,7 @@ from twisted.logger import Logger
 from mailsrv.imap.commands.rule import Rule
 from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.fetch_items import Attribute, Fetch, parse_fetch, parse_uid_fetch
-from mailsrv.imap.fetching import BATCH, Batch, Message, Shortened
+from mailsrv.imap.fetching import BATCH, PIECE, Batch, Message, Shortened
 from mailsrv.imap.session import Disconnected, Session, State
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import OutOfRange
@@ -69,8 +69,11 @@ async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) ->
     ]
     batch = Batch(mailbox.name, request, messages)
     try:
-        while (piece := await mailbox.read(batch.next_piece)) is not None:
+        more = True
+        while more:
+            piece = await mailbox.read(batch.next_piece)
             await session.write_some(piece)
+            more = len(piece) >= PIECE
     except Shortened:
         log.failure("message cannot be read to its end", session=session.id)
         session.close("a message cannot be read to its end")
