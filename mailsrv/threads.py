@@ -7,8 +7,9 @@ inside the process; reads, fsyncs and password hashes have pools of their own.
 
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -47,18 +48,32 @@ class _Job:
     done: Deferred[Any] = field(default_factory=Deferred)
 
 
+# Any: jobs and results of all kinds go through one queue.
+_Finished = Callable[[Any], object]
+"""Called in the reactor thread with a job's result, or with its Failure."""
+
+
 class Pool:
-    """A bounded pool whose results come back in the reactor thread."""
+    """A bounded pool whose results come back in the reactor thread.
+
+    Not `concurrent.futures`: its Future has a lock and a condition of its own, and
+    a third of the CPU of a way to a thread and back is theirs. Threads begin with
+    the first job, hence after the process has become a daemon.
+    """
 
     def __init__(self, reactor: Reactor, size: int, name: str) -> None:
         self._reactor = reactor
-        self._executor = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._queue: SimpleQueue[tuple[Callable[[], Any], _Finished] | None]
+        self._queue = SimpleQueue()
+        self._size = size
+        self._name = name
+        self._threads: list[Thread] = []
         self._stopped = False
 
     def run(self, call: Callable[[], T]) -> "Deferred[T]":
         """Run `call` in the pool. Its exception is the Deferred's failure."""
         done: Deferred[T] = Deferred()
-        self._submit(call, lambda future: _fire(done, future))
+        self._submit(call, done.callback)  # a Failure fires the errback chain
         return done
 
     def run_sliced(self, slices: Generator[None, None, T]) -> "Deferred[T]":
@@ -76,11 +91,11 @@ class Pool:
                 return True, stop.value
             return False, None
 
-        def stepped(future: "Future[tuple[bool, T | None]]") -> None:
-            if (error := future.exception()) is not None:
-                done.errback(Failure(error))
+        def stepped(result: tuple[bool, T | None] | Failure) -> None:
+            if isinstance(result, Failure):
+                done.errback(result)
                 return
-            ended, value = future.result()
+            ended, value = result
             if ended:
                 done.callback(value)  # type: ignore[arg-type]  # a T when ended
             elif self._stopped:
@@ -92,26 +107,35 @@ class Pool:
         self._submit(step, stepped)
         return done
 
-    def _submit(
-        self, call: Callable[[], T], finished: "Callable[[Future[T]], None]"
-    ) -> None:
-        future = self._executor.submit(call)
-        future.add_done_callback(
-            lambda done: self._reactor.callFromThread(finished, done)
-        )
+    def _submit(self, call: Callable[[], Any], finished: _Finished) -> None:
+        if self._stopped:
+            raise RuntimeError("the pool has stopped")
+        self._queue.put((call, finished))
+        if not self._threads:
+            for number in range(self._size):
+                name = f"{self._name}-{number}"
+                self._threads.append(Thread(target=self._work, name=name, daemon=True))
+                self._threads[-1].start()
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            call, finished = job
+            result: Any
+            try:
+                result = call()
+            except BaseException:  # whoever waits gets it
+                result = Failure()
+            self._reactor.callFromThread(finished, result)
+            del job, call, finished, result  # an idle thread keeps nothing alive
 
     def stop(self) -> None:
         """Wait for what runs; what still waits for a thread is run as well."""
         self._stopped = True
-        self._executor.shutdown(wait=True)
-
-
-def _fire(done: "Deferred[T]", future: "Future[T]") -> None:
-    error = future.exception()
-    if error is not None:
-        done.errback(Failure(error))
-    else:
-        done.callback(future.result())
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
 
 
 class Threads:

@@ -1,35 +1,35 @@
 """`Threads` without threads: jobs run at once, or when the test says so."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
-from mailsrv.threads import Threads
+from mailsrv.threads import Pool, Threads
 
 
-class InlineExecutor(Executor):
+class InlinePool(Pool):
     """Runs a job when it is submitted; while `held`, when `step` is called."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: "_InlineReactor") -> None:
+        super().__init__(reactor, 1, "inline")
         self.held = False
         self.jobs: list[Callable[[], None]] = []
 
-    # Any: the signature is Executor's.
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        future: Future[Any] = Future()
-
+    # Any: as in Pool.
+    def _submit(self, call: Callable[[], Any], finished: Callable[[Any], Any]) -> None:
         def job() -> None:
+            result: Any
             try:
-                future.set_result(fn(*args, **kwargs))
-            except Exception as error:
-                future.set_exception(error)
+                result = call()
+            except Exception:
+                result = Failure()
+            finished(result)
 
         self.jobs.append(job)
         if not self.held:
             self.step()
-        return future
 
     def step(self) -> None:
         """Run the oldest job."""
@@ -53,8 +53,7 @@ class InlineThreads(Threads):
     def __init__(self) -> None:
         self.clock = _InlineReactor()
         super().__init__(self.clock)
-        self.hash_jobs, self.read_jobs = InlineExecutor(), InlineExecutor()
-        self.hash._executor = self.hash_jobs  # type: ignore[assignment]  # a twin
-        self.read._executor = self.read_jobs  # type: ignore[assignment]
-        self.sync._executor = InlineExecutor()  # type: ignore[assignment]
-        self._writers._executor = InlineExecutor()  # type: ignore[assignment]
+        self.hash = self.hash_jobs = InlinePool(self.clock)
+        self.read = self.read_jobs = InlinePool(self.clock)
+        self.sync = InlinePool(self.clock)
+        self._writers = InlinePool(self.clock)
