@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -45,6 +46,7 @@ Role = Literal["mx", "submission"]
 
 MAX_WAITING_OCTETS = 64 * 1024  # read ahead while a decision is made
 STRETCH_OCTETS = 64 * 1024  # of content that `data_timeout_s` is for
+COMMANDS_IN_A_TURN = 200  # pipelined ones answered before others get the reactor
 LINGER_S = 20.0  # for the peer to take the last reply
 
 _TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections")
@@ -346,6 +348,12 @@ class SmtpServer(Protocol):
         begun_s = self._factory.reactor.seconds()
         replies: list[bytes] = []
         while not self._lost and not self._blocked:
+            if len(replies) == COMMANDS_IN_A_TURN:
+                self.transport.write(b"".join(replies))
+                replies.clear()
+                self._wait_s(self._factory.settings.command_timeout_s)
+                await deferLater(self._factory.reactor, 0, lambda: None)
+                continue
             event = engine.next_event()
             if isinstance(event, Wait):
                 break

@@ -8,7 +8,13 @@ from twisted.internet.defer import Deferred
 from mailsrv.accounts import edits
 from mailsrv.connections import ConnectionLimits
 from mailsrv.settings import SmtpSettings, TlsSettings
-from mailsrv.smtp.server import LINGER_S, MAX_WAITING_OCTETS, STRETCH_OCTETS, Role
+from mailsrv.smtp.server import (
+    COMMANDS_IN_A_TURN,
+    LINGER_S,
+    MAX_WAITING_OCTETS,
+    STRETCH_OCTETS,
+    Role,
+)
 from mailsrv.store.values import DeliveryFailed
 from tests.smtp.office import (
     ANNA,
@@ -353,16 +359,25 @@ class OrderTests(OfficeCase):
         )
         self.assertIn(b"id", replies[0])
 
+    def test_others_come_in_between_many_commands(self) -> None:
+        client = self.mx()
+        replies = client.send(b"NOOP\r\n" * (COMMANDS_IN_A_TURN + 1))
+        self.assertEqual(replies.count(b"250 "), COMMANDS_IN_A_TURN)
+        self.clock.advance(0)
+        self.assertEqual(client.wire.take(), b"250 2.0.0 Ok\r\n")
+
     def test_what_is_read_ahead_is_bounded(self) -> None:
         self.store.held = True
         client = self.mx()
         client.send(MAIL + rcpt(ANNA) + b"DATA\r\n")
         client.send(MESSAGE + b".\r\n")
         client.send(b"NOOP\r\n" * (MAX_WAITING_OCTETS // 6))
+        self.clock.pump([0] * (MAX_WAITING_OCTETS // 6 // COMMANDS_IN_A_TURN + 2))
         self.assertEqual(client.wire.producerState, "producing")
         client.send(b"NOOP\r\n" * 2)
         self.assertEqual(client.wire.producerState, "paused")
         self.store.release()
+        self.clock.pump([0] * (MAX_WAITING_OCTETS // 6 // COMMANDS_IN_A_TURN + 2))
         self.assertEqual(client.wire.producerState, "producing")
 
     def test_peer_that_reads_no_replies_is_not_served(self) -> None:
@@ -372,6 +387,7 @@ class OrderTests(OfficeCase):
         self.assertEqual(client.wire.producerState, "paused")
         client.server.resumeProducing()
         self.assertTrue(client.wire.take().startswith(b"250 2.0.0 Ok\r\n"))
+        self.clock.pump([0] * (MAX_WAITING_OCTETS // 6 // COMMANDS_IN_A_TURN + 2))
         self.assertEqual(client.wire.producerState, "producing")
 
     def test_connection_lost_before_the_end_takes_the_message_back(self) -> None:
