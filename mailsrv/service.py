@@ -93,7 +93,7 @@ class MailServer(Service):
         reactor: Any,  # the global one: it provides more interfaces than one type has
     ) -> None:
         self._file = file
-        self._settings = settings
+        self._settings = settings  # of the start: what a reload cannot change
         self._tls = tls
         self._observer = observer
         self._reopen_log = reopen_log
@@ -195,7 +195,6 @@ class MailServer(Service):
             log.warn("{key} has changed: restart to use it", key=key)
         if self._tls is not None and certificates is not None:
             self._take_certificates(self._tls, certificates)
-        self._settings = settings
         self._observer.settings = settings.log
         await parts.use(settings)
         log.info("settings, accounts and certificates are reloaded")

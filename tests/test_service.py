@@ -158,6 +158,12 @@ class ReloadTests(ServerCase):
         self.server.config.write_text(text.replace("mail.example", "mx.example"))
         self.server.hang_up()
         self.server.wait_for_log("hostname has changed: restart to use it")
+        self.server.wait_for_log("are reloaded")
+        self.server.config.write_text(text)
+        self.server.log_file.write_text("")
+        self.server.hang_up()
+        self.server.wait_for_log("are reloaded")
+        self.assertNotIn("has changed", self.server.log())
 
     def test_a_new_certificate_is_served(self) -> None:
         self.assertNotIn("new.example.test", self.served_names())
