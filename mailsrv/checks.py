@@ -17,6 +17,7 @@ from mailsrv.settings_file import Problem
 from mailsrv.tls.contexts import UnusableCertificate, load_certificates
 
 IMPLICIT_TLS = ("submissions", "imaps", "pop3s")  # RFC 8314 section 3
+PROXY_PREFIX = "haproxy:"  # of an endpoint behind the PROXY protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ def runs_as(user: str | None) -> RunsAs:
 def problems(settings: Settings, reactor: object) -> list[Problem]:
     """Everything that would keep a server with `settings` from serving."""
     found = [*_listeners(settings, reactor), *_certificates(settings)]
+    found += _data(settings)
     try:
         user = runs_as(settings.user)
     except KeyError:
@@ -57,7 +59,7 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     if os.geteuid() not in (0, user.uid):
         wrong = f'"{user.name}" is another user, and only root can become it'
         found.append(Problem("user", wrong, "start as root, or leave it out"))
-    return [*found, *_data(settings, user), *_keys(settings, user)]
+    return [*found, *_owner(settings, user), *_keys(settings, user)]
 
 
 def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
@@ -68,7 +70,8 @@ def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
         if listener.service in IMPLICIT_TLS and not settings.tls.certificate:
             wrong = f'"{listener.service}" needs TLS, and no certificate is set'
             yield Problem(f"{key}.service", wrong, "add a [[tls.certificate]]")
-        kind = listener.endpoint.partition(":")[0]
+        endpoint = listener.endpoint.removeprefix(PROXY_PREFIX)
+        kind = endpoint.partition(":")[0]
         if kind == "systemd":
             continue  # its sockets exist only in the process that systemd starts
         if kind == "ssl":
@@ -76,7 +79,7 @@ def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
             yield Problem(f"{key}.endpoint", wrong, 'a "tcp:" endpoint')
             continue
         try:
-            serverFromString(reactor, listener.endpoint)
+            serverFromString(reactor, endpoint)
         except (ValueError, TypeError, LookupError) as error:
             wrong = f'"{listener.endpoint}" is no endpoint ({error})'
             yield Problem(f"{key}.endpoint", wrong, 'such as "tcp:25"')
@@ -90,17 +93,19 @@ def _certificates(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"tls.certificate[{number}]", str(error))
 
 
-def _data(settings: Settings, user: RunsAs) -> Iterator[Problem]:
-    """One system user owns all mail: nobody else may need to read it."""
+def _data(settings: Settings) -> Iterator[Problem]:
     try:
         folder = settings.data.stat()
     except OSError as error:
-        allowed = f"a folder that {user.name} owns"
+        allowed = "a folder that the server's user owns"
         yield Problem("data", f"{settings.data}: {error.strerror}", allowed)
         return
     if not stat.S_ISDIR(folder.st_mode):
         yield Problem("data", f"{settings.data} is not a folder")
-        return
+
+
+def _owner(settings: Settings, user: RunsAs) -> Iterator[Problem]:
+    """One system user owns all mail: nobody else may need to read it."""
     for path in (settings.data, settings.data / "accounts.sqlite", *_mail(settings)):
         if path.exists() and user.uid not in (0, path.stat().st_uid):
             wrong = f"{path} does not belong to {user.name}, who has to own all mail"

@@ -26,12 +26,11 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailsrv.checks import IMPLICIT_TLS
+from mailsrv.checks import IMPLICIT_TLS, PROXY_PREFIX
 from mailsrv.proxy_protocol import Client, NotProxied, read_header
 from mailsrv.settings import Listener
 from mailsrv.tls.contexts import TlsContexts
 
-PROXY_PREFIX = "haproxy:"
 BACKLOG = 1024  # connections that wait to be accepted; Twisted's 50 is one burst
 PROXY_HEADER_S = 10.0  # a proxy sends its header at once
 

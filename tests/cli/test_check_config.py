@@ -50,6 +50,8 @@ class CheckConfigTests(ConfigCase):
             ("tcp6:25:interface=\\\\:\\\\:1", True),
             ("haproxy:tcp:25", True),
             ("systemd:domain=INET:index=0", True),
+            ("haproxy:systemd:domain=INET:index=0", True),
+            ("haproxy:ssl:993", False),
             ("unix:/tmp/x", True),
             ("ssl:993", False),
             ("tpc:25", False),
@@ -82,6 +84,7 @@ class CheckConfigTests(ConfigCase):
         )
         self.assertIn("listen[1].endpoint", output)
         self.assertIn("user: ", output)
+        self.assertIn("data: ", output)
 
     def test_the_data_folder(self) -> None:
         least = 'version = 1\nhostname = "a"\ndata = "nowhere"\n'
