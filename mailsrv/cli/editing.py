@@ -57,22 +57,41 @@ def snapshot(settings: Settings) -> Directory:
 
 
 def become_mail_user(settings: Settings) -> None:
-    """Drop root for the server's user, who must own whatever is made."""
+    """Drop root for the server's user, who must own whatever is made.
+
+    That is the `user` of the settings, or else the owner of the data: something
+    else than the settings, such as systemd, may say as whom the server runs.
+    """
     os.umask(0o077)
-    if settings.user is None or os.geteuid() != 0:
+    if os.geteuid() != 0:
         return
-    try:
-        user = pwd.getpwnam(settings.user)
-    except KeyError:
-        raise click.ClickException(
-            f"there is no system user {settings.user}, named by the settings"
-        ) from None
+    if settings.user is not None:
+        try:
+            user = pwd.getpwnam(settings.user)
+        except KeyError:
+            raise click.ClickException(
+                f"there is no system user {settings.user}, named by the settings"
+            ) from None
+        uid, gid = user.pw_uid, user.pw_gid
+    elif settings.data.exists():
+        owner = settings.data.stat()
+        uid, gid = owner.st_uid, owner.st_gid
+    else:
+        return
     if not settings.data.exists():
         settings.data.mkdir(mode=0o700, parents=True)
-        os.chown(settings.data, user.pw_uid, user.pw_gid)
-    os.initgroups(user.pw_name, user.pw_gid)
-    os.setgid(user.pw_gid)
-    os.setuid(user.pw_uid)
+        os.chown(settings.data, uid, gid)
+    if uid != 0:
+        _become(uid, gid)
+
+
+def _become(uid: int, gid: int) -> None:
+    try:
+        os.initgroups(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:  # a number without a name, as in a container
+        os.setgroups([gid])
+    os.setgid(gid)
+    os.setuid(uid)
 
 
 def print_one(fields: Fields, as_json: bool, sentence: str) -> None:

@@ -19,6 +19,7 @@ from mailsrv.accounts.addresses import InvalidAddress, canonical_domain, parse
 from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.passwords import hash_password, random_password
+from mailsrv.cli.editing import opened
 from mailsrv.settings import Listener, LoginSettings
 from mailsrv.settings_file import SettingsError
 from mailsrv.store.folders import ensure_defaults
@@ -35,6 +36,7 @@ PORTS = {
 }
 DEFAULT_PORT_BASE = 2000
 DEFAULT_ACCOUNT = "admin"
+_IS_LOCALHOST = ("127.0.0.1", "::1", "0.0.0.0", "::", "")  # noqa: S104  only read
 REQUIRED_ALIASES = ("postmaster", "abuse")  # RFC 2142 sections 4 and 5
 
 
@@ -53,6 +55,7 @@ class Result:
 
     config: str
     ca: str
+    host: str  # where clients on this machine find the server
     ports: dict[str, int]
     maildir: str  # with {account} for an address
     accounts: list[NewAccount]
@@ -114,44 +117,39 @@ def set_up(
     login: LoginSettings | None = None,
 ) -> Result:
     """Make what is missing under `folder`; `login` is written into new settings."""
+    addresses = [
+        parse(name if "@" in name else f"{name}@{domain}").canonical for name in names
+    ]
     config = folder / "mailsrv.toml"
-    for path in (folder, folder / "tls", folder / "data", folder / "data" / "mail"):
+    for path in (folder, folder / "tls", folder / "data"):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     _certificates(folder / "tls", domain, host)
     ports = {service: port_base + port for service, port in PORTS.items()}
     if not config.exists():
         _write(config, _settings_text(domain, host, ports, login).encode(), 0o600)
     settings = settings_file.load(config)
-    database = AccountDatabase(settings.data / "accounts.sqlite")
-    try:
-        accounts = [
-            _account(
-                database, name if "@" in name else f"{name}@{domain}", settings.login
-            )
-            for name in names
-        ]
-        _required_aliases(database, domain, accounts[0].address)
-    finally:
-        database.close()
-    for account in accounts:
-        ensure_defaults(settings.data / "mail" / account.address / "Maildir")
+    with opened(settings) as database:
+        accounts = [_account(database, name, settings.login) for name in addresses]
+        _required_aliases(database, domain, addresses[0])
+        for name in addresses:
+            home = settings.data / "mail" / name
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ensure_defaults(home / "Maildir")
     maildir = str(settings.data / "mail" / "{account}" / "Maildir")
     ca = str(folder / "tls" / "ca.pem")
-    return Result(str(config), ca, _ports(settings.listen) or ports, maildir, accounts)
+    found = _ports(settings.listen) or ports
+    return Result(str(config), ca, _host(settings.listen), found, maildir, accounts)
 
 
-def _account(
-    database: AccountDatabase, address: str, login: LoginSettings
-) -> NewAccount:
-    """Make the account unless its address is taken."""
-    name = parse(address).canonical
-    if name in database.snapshot().entries:
+def _account(database: AccountDatabase, name: str, login: LoginSettings) -> NewAccount:
+    """Make the account unless it exists."""
+    if database.snapshot().account(name) is not None:
         return NewAccount(name, name, None)
     password = random_password()
     password_hash = hash_password(password, login)
 
     def change(directory: Directory) -> Directory:
-        domain = parse(address).domain
+        domain = parse(name).domain
         if domain not in directory.domains:
             directory = edits.add_domain(directory, domain)
         return edits.add_account(directory, name, password_hash)
@@ -243,6 +241,15 @@ def _ports(listeners: Iterable[Listener]) -> dict[str, int]:
     return ports
 
 
+def _host(listeners: Iterable[Listener]) -> str:
+    """The name or address to type into a client, of settings that exist."""
+    for listener in listeners:
+        interface = listener.endpoint.partition("interface=")[2].replace("\\", "")
+        if interface not in _IS_LOCALHOST:
+            return interface
+    return "localhost"
+
+
 def _write(path: Path, content: bytes, mode: int) -> None:
     """Write a new file: whole or not at all, and never readable by others first."""
     temporary = path.with_name(f".{path.name}.new")
@@ -257,7 +264,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 def _table(result: Result) -> str:
     """What to type into a client, for people."""
-    host = "localhost"
+    host = result.host
     port = result.ports
     lines = [
         f"Settings     {result.config}",

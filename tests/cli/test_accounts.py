@@ -28,6 +28,7 @@ argon2_passes = 1
 argon2_lanes = 1
 """
 ROOT = Path(__file__).parent.parent.parent
+NOBODY = pwd.getpwnam("nobody")
 ANNA, BERT = "anna@example.test", "bert@example.test"
 
 
@@ -174,36 +175,44 @@ class AccountTests(CommandCase):
 
 
 class RootTests(SynchronousTestCase):
-    def test_root_becomes_the_user_who_owns_the_mail(self) -> None:
+    def test_root_becomes_the_user_of_the_settings(self) -> None:
+        config = self.folder_for_others() / "mailsrv.toml"
+        config.write_text('user = "nobody"' + SETTINGS)
+        self.as_root("domain add bücher.example", config)
+        self.as_root("account add anna@bücher.example --password-stdin", config)
+        self.assert_owner_of(config.parent / "data")
+
+    def test_root_becomes_the_owner_of_the_data(self) -> None:
+        folder = self.folder_for_others()
+        (folder / "data").mkdir(0o700)
+        os.chown(folder / "data", NOBODY.pw_uid, NOBODY.pw_gid)
+        (folder / "mailsrv.toml").write_text(SETTINGS)
+        arguments = f"quickstart --dir {folder} --domain example.test --account anna"
+        self.as_root(arguments)
+        self.assert_owner_of(folder / "data")
+
+    def folder_for_others(self) -> Path:
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
         folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, folder)
         folder.chmod(0o755)
-        config = folder / "mailsrv.toml"
-        config.write_text('user = "nobody"' + SETTINGS)
-        for command, stdin in (
-            ("domain add bücher.example", ""),
-            ("account add anna@bücher.example --password-stdin", "secret\n"),
-        ):
-            subprocess.run(
-                [
-                    *(
-                        sys.executable,
-                        "-c",
-                        "from mailsrv.cli.main import main; main()",
-                    ),
-                    *(*command.split(), "--config", str(config)),
-                ],
-                input=stdin.encode(),
-                cwd=ROOT,
-                check=True,
-                capture_output=True,
-            )
-        owner = pwd.getpwnam("nobody").pw_uid
-        made = list((folder / "data").rglob("*"))
+        return folder
+
+    def as_root(self, arguments: str, config: Path | None = None) -> None:
+        """Run ``mailsrv`` in another process, since root does not come back."""
+        program = "from mailsrv.cli.main import main; main()"
+        command = [sys.executable, "-c", program, *arguments.split()]
+        if config is not None:
+            command += ["--config", str(config)]
+        subprocess.run(
+            command, input=b"secret\n", cwd=ROOT, check=True, capture_output=True
+        )
+
+    def assert_owner_of(self, data: Path) -> None:
+        made = list(data.rglob("*"))
         self.assertGreater(len(made), 10)
-        self.assertEqual({path.stat().st_uid for path in made}, {owner})
+        self.assertEqual({path.stat().st_uid for path in made}, {NOBODY.pw_uid})
         self.assertEqual({path.stat().st_mode & 0o077 for path in made}, {0})
 
 

@@ -40,7 +40,7 @@ class QuickstartTests(SynchronousTestCase):
     def test_json_has_what_scripts_need(self) -> None:
         made = self.json("--account", "anna", "--account", "ben", "--port-base", "7000")
         self.assertEqual(
-            set(made), {"config", "ca", "ports", "maildir", "accounts"}, made
+            set(made), {"config", "ca", "host", "ports", "maildir", "accounts"}, made
         )
         self.assertEqual(
             made["ports"],
@@ -134,8 +134,22 @@ class QuickstartTests(SynchronousTestCase):
         table = self.run_it("--account", "anna")
         self.assertIn("anna@example.test", table)
         self.assertIn("2993", table)
+        self.assertIn("localhost", table)
         again = self.run_it("--account", "anna")
         self.assertIn("mailsrv account passwd anna@example.test", again)
+
+    def test_the_table_names_an_address_that_is_not_localhost(self) -> None:
+        table = self.run_it("--account", "anna", "--host", "127.0.0.2")
+        self.assertIn("127.0.0.2  port 2993", table)
+        self.assertNotIn("localhost", self.run_it("--account", "anna"))
+
+    def test_an_alias_is_no_account(self) -> None:
+        self.run_it("--account", "anna")
+        base = ["quickstart", "--dir", str(self.folder), "--domain", "example.test"]
+        result = CliRunner().invoke(main, [*base, "--account", "postmaster"])
+        self.assertIn("exists already, as alias", result.output)
+        mail = self.folder / "data" / "mail"
+        self.assertEqual([m.name for m in mail.iterdir()], ["anna@example.test"])
 
     def test_what_is_wrong_is_said(self) -> None:
         for arguments in (
@@ -149,3 +163,5 @@ class QuickstartTests(SynchronousTestCase):
             )
             self.assertEqual(result.exit_code, 1, arguments)
             self.assertTrue(result.output.startswith("Error: "), result.output)
+            if "anna@example.org" not in arguments:  # that is seen later
+                self.assertFalse(self.folder.exists(), arguments)
