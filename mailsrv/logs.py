@@ -28,6 +28,7 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _BARE = re.compile(r"[^\s\"=]+")  # a value that needs no quotes
+_PLAIN = re.compile(r"[^{}]+")  # a format without fields
 _LEGACY = {"time", "message", "isError", "system", "format", "failure", "why"}
 _PRIORITY = {
     LogLevel.debug: syslog.LOG_DEBUG,
@@ -89,11 +90,20 @@ def json_line(event: LogEvent) -> str:
 
 
 def _time(event: LogEvent) -> str:
-    moment = datetime.fromtimestamp(event.get("log_time") or 0, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, part = divmod(event.get("log_time") or 0, 1)
+    return f"{_second(int(seconds))}.{int(part * 1000):03}Z"
+
+
+@lru_cache(maxsize=1)  # many lines are of one second
+def _second(seconds: int) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 def _message(event: LogEvent) -> str:
+    plain = event.get("log_format") or ""
+    if plain and event.get("log_failure") is None and _PLAIN.fullmatch(plain):
+        return plain
     message = formatEvent(event)
     if event.get("log_failure") is not None:
         # Twisted's older calls put the traceback there as well.
@@ -136,12 +146,15 @@ def _names_in(log_format: str) -> frozenset[str]:
 
 
 def _quoted(value: str | int | float | bool) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    text = _escaped(text)
+    if not isinstance(value, str):
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = _escaped(value)
     return text if _BARE.fullmatch(text) else '"' + text.replace('"', "'") + '"'
 
 
 def _escaped(text: str) -> str:
+    if text.isprintable():  # nothing unsafe is: a quick look at most values
+        return text
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
