@@ -174,6 +174,7 @@ class SmtpServer(Protocol):
         self._lost = False
         self._working = False  # events are being answered
         self._blocked = False  # the peer does not take its replies
+        self._socket: socket.socket | None = None  # while nothing waits to be sent
         self._reading = True
         self._deadline_s = 0.0
         self._timer: IDelayedCall | None = None
@@ -193,18 +194,20 @@ class SmtpServer(Protocol):
             return
         self._counted = True
         self._factory.opened(self)
+        if not tls:
+            self._socket = _socket(self.transport)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # replies are written in one piece
         self.transport.registerProducer(self, True)
         self._wait_s(self._factory.settings.command_timeout_s)
-        self.transport.write(self._greeting(tls))
+        self._write(self._greeting(tls))
         if self._engine.closing:
             self._end()
 
     def _greeting(self, tls: bool) -> bytes:
         if self._factory.draining:
             return self._engine.send(_SHUTTING_DOWN)
-        if not tls and _has_talked(self.transport):
+        if self._socket is not None and _has_talked(self._socket):
             # Only machines that send mail to all the world do not listen first.
             if self._client.submission:
                 log.info("talked before the greeting", **self._session.who())
@@ -280,8 +283,24 @@ class SmtpServer(Protocol):
     def _say_goodbye(self, reply: Reply) -> None:
         if not self._engine.closing:
             self._engine.closing = True
-            self.transport.write(reply.wire)
+            self._write(reply.wire)
             self._end()
+
+    def _write(self, wire: bytes) -> None:
+        """Send replies at once; what the socket does not take waits in the transport.
+
+        To leave all to the transport costs a turn of the reactor for each reply.
+        """
+        if self._socket is not None:
+            try:
+                sent = self._socket.send(wire)
+            except OSError:  # full; or broken, as the transport will find
+                sent = 0
+            if sent == len(wire):
+                return
+            wire = wire[sent:]
+            self._socket = None  # from now on all goes one way, in its order
+        self.transport.write(wire)
 
     def _end(self) -> None:
         """Close when all is written."""
@@ -378,8 +397,9 @@ class SmtpServer(Protocol):
                 self._session.log_refusal("session", TOO_MANY_ERRORS)
             if isinstance(event, StartTls) and reply is START_TLS and not self._lost:
                 # Nothing else waits: the engine saw to that.
-                self.transport.write(b"".join(replies))
+                self._write(b"".join(replies))
                 replies.clear()
+                self._socket = None
                 self.transport.startTLS(self._factory.tls)
                 self._wait_s(self._factory.settings.command_timeout_s)
         self._working = False
@@ -393,7 +413,7 @@ class SmtpServer(Protocol):
         """Write the replies, and set the deadline for what comes next."""
         settings = self._factory.settings
         if wire:
-            self.transport.write(wire)
+            self._write(wire)
         if self._engine.closing:
             self._end()
             return
@@ -436,12 +456,15 @@ def _host(address: object) -> str:
     return address.host if isinstance(address, IPv4Address | IPv6Address) else ""
 
 
-def _has_talked(transport: object) -> bool:
-    """Look, without waiting or taking, whether octets have come already."""
+def _socket(transport: object) -> socket.socket | None:
+    """Return the socket of a transport in clear, None if it has none."""
     get_handle = getattr(transport, "getHandle", None)
     handle = get_handle() if get_handle else None
-    if not isinstance(handle, socket.socket):
-        return False
+    return handle if isinstance(handle, socket.socket) else None
+
+
+def _has_talked(handle: socket.socket) -> bool:
+    """Look, without waiting or taking, whether octets have come already."""
     try:
         return bool(handle.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except OSError:  # nothing there

@@ -1,5 +1,7 @@
 """The SMTP server on a transport without a network."""
 
+import socket
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
@@ -511,6 +513,36 @@ class ConnectionTests(OfficeCase):
         busy.lose()
         self.successResultOf(drained)
         self.assertEqual(Connection(factory).greeting[:4], b"421 ")
+
+
+class SocketTests(OfficeCase):
+    """A transport that has a socket: replies go there at once."""
+
+    def test_what_the_socket_does_not_take_follows_in_order(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        ours.setblocking(False)
+        wire = Wire(tls=False)
+        wire.getHandle = lambda: ours  # type: ignore[attr-defined]  # as TCP has it
+        server = self.factory().buildProtocol(wire.getPeer())
+        server.makeConnection(wire)
+        self.assertEqual(wire.value(), b"")
+        sent = 0
+        while not wire.value():  # until the socket's buffer is full
+            server.dataReceived(b"NOOP\r\nVRFY a\r\n" * 100)
+            sent += 100
+        theirs.settimeout(5)
+        got = b""
+        while b"\r\n" not in got:
+            got += theirs.recv(65536)
+        greeting, _, got = got.partition(b"\r\n")
+        self.assertEqual(greeting[:4], b"220 ")
+        ours.close()
+        while octets := theirs.recv(65536):
+            got += octets
+        replies = (got + wire.value()).split(b"\r\n")[:-1]
+        self.assertEqual([r[:3] for r in replies], [b"250", b"252"] * sent)
 
 
 class NoiseTests(OfficeCase):
