@@ -156,7 +156,11 @@ class Incoming:
             self._half, data = b"\r", data[:-1]
         else:
             self._half = b""
-        self._take(data.replace(b"\r\n", b"\n"))
+        without_cr = data.replace(b"\r", b"")
+        if len(data) - len(without_cr) == data.count(b"\r\n"):  # no CR alone
+            self._take(without_cr)
+        else:  # takes twice as long
+            self._take(data.replace(b"\r\n", b"\n"))
 
     def _take(self, data: bytes) -> None:
         if not data or self._failure is not None:

@@ -42,8 +42,10 @@ class Intake:
         if self.size_octets > self.max_octets:
             self.refusal = TOO_BIG
             return b""
-        rest = octets.replace(b"\r\n", b"")  # cheaper than to count all three
-        if b"\n" not in rest and b"\r" not in rest:
+        # To take out an octet is four times as fast as to count it.
+        crs = len(octets) - len(octets.replace(b"\r", b""))
+        lfs = len(octets) - len(octets.replace(b"\n", b""))
+        if crs == lfs == octets.count(b"\r\n"):
             return octets
         if not self.normalise:
             self.refusal = BARE_NEWLINE
