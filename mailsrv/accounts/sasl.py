@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-MAX_RESPONSE_OCTETS = 4096  # decoded; RFC 4616 section 2 wants 255 for each name
 MAX_LINE_OCTETS = 5464  # a response in base64, without CRLF
 
 

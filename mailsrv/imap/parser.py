@@ -68,11 +68,6 @@ class Parser:
             raise ProtocolViolation("Number over 32 bits")
         return value
 
-    def nz_number(self) -> int:
-        if (value := self.number()) == 0:
-            raise ProtocolViolation("Number must not be 0")
-        return value
-
     def string(self) -> bytes:
         """Take a quoted string or a literal."""
         if self.peek() == b'"':

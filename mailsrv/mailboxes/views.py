@@ -74,7 +74,8 @@ class Views:
         view = self._views.get(changes.mailbox)
         if view is None or view.stale:
             return
-        if changes.rebuilt:  # what happened before is not in them
+        same = changes.uid_validity == view.uid_validity
+        if changes.rebuilt and same:  # what happened before is not in them
             self.reread(view)
         else:
             self._apply(view, changes, silent)

@@ -56,12 +56,6 @@ def _basic(part: Part) -> bytes:
     )
 
 
-def _extension(part: Part, extended: bool) -> bytes:
-    if not extended:
-        return b""
-    return b" " + nstring(part.fields.get(b"content-md5")) + _placement(part)
-
-
 def _placement(part: Part) -> bytes:
     """Write disposition, language and location."""
     if part.fields.keys().isdisjoint(_PLACEMENT_FIELDS):

@@ -31,7 +31,6 @@ from mailsrv.store.values import (
 )
 
 SUBDIRECTORIES = ("cur", "new", "tmp")
-MAX_NAME_OCTETS = 255
 _SETTLED_NS = 1_000_000_000  # Dovecot distrusts the last second as well
 _LETTERS = {
     "D": DRAFT,

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NewType
 
 UID = NewType("UID", int)
-SeqNum = NewType("SeqNum", int)
 
 ANSWERED = 1
 FLAGGED = 2

@@ -439,6 +439,18 @@ class OutsideTests(OfficeTestCase):
         clock.advance(0.02)
         self.assertIn(Exists(2), self.news(selected))
 
+    def test_sessions_end_before_the_answer_if_all_uids_are_void(self) -> None:
+        self.office.append("INBOX")
+        selected = self.office.select()
+        os.unlink(self.root / "anna" / "index.sqlite")
+        self.maildir("dovecot-uidlist").unlink()
+        self.office.threads.writers.held = True
+        looked = self.office.start(selected.refresh())
+        self.office.threads.writers.release()
+        self.office.threads.writers.held = False
+        self.successResultOf(looked)
+        self.assertEqual(self.news(selected), [Gone()])
+
     def test_sessions_end_when_another_program_removes_the_folder(self) -> None:
         self.office.wait(self.office.account().create("Old"))
         old = self.office.select("Old")
