@@ -156,7 +156,13 @@ class AccountMailboxes:
                 self._store.quota_octets = octets
 
     async def quota(self) -> Quota:
-        """Return limit and usage, without what is still on its way in."""
+        """Return limit and usage, without what is still on its way in.
+
+        Of an account that was moved in all mailboxes are read for it, one at a time.
+        """
+        for name in await self.write(lambda store: store.uncounted()):
+            with suppress(NoSuchMailbox):
+                await self.status(name)
         self._usage = await self.write(lambda store: store.quota())
         self._usage_at_s = self._around.reactor.seconds()
         return self._usage

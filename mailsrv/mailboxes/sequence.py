@@ -7,7 +7,7 @@ are gone and messages that are new, both not yet announced. No I/O.
 """
 
 from array import array
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -246,12 +246,12 @@ class Tracker:
 
     def expunged(self, uids: Iterable[int]) -> None:
         """Note messages that are about to leave `messages`."""
-        for uid in uids:
-            flags = self.flags(uid)
-            if flags is not None and uid not in self._gone_flags:
-                insort(self._gone, uid)
-                self._gone_flags[uid] = flags
-                self._changed.discard(uid)
+        flags = {uid: self.flags(uid) for uid in uids}
+        for uid, mask in flags.items():
+            if mask is not None:
+                self._gone_flags.setdefault(uid, mask)
+        self._gone = sorted(self._gone_flags)
+        self._changed.difference_update(flags)
 
     def changed(self, uids: Iterable[int]) -> None:
         """Note messages whose flags the session must be told."""
@@ -282,7 +282,8 @@ class Tracker:
             news.append(Keywords(self._keywords))
         if expunges and self._gone:
             # From the highest down: no number changes one that follows.
-            news += [Expunge(self._rank(uid) + 1, uid) for uid in reversed(self._gone)]
+            gone = reversed(list(enumerate(self._gone, 1)))
+            news += [Expunge(self.messages.below(uid) + n, uid) for n, uid in gone]
             self._gone, self._gone_flags = [], {}
         uids = self.messages.uids
         if uids and uids[-1] >= self._told_below:

@@ -329,15 +329,16 @@ class AccountStore:
             from_target,
         )
 
+    def uncounted(self) -> list[str]:
+        """Return the mailboxes of which no usage is known: nobody opened them."""
+        with self._open(INBOX) as folder:
+            return self._uncounted(folder)
+
     def quota(self) -> Quota:
         """Return the usage of all mailboxes; those never opened are read first."""
         with self._open(INBOX) as folder:
-            known = {
-                n for (n,) in folder.connection.execute("SELECT name FROM mailbox")
-            }
-            for name in names.mailboxes(self._root):
-                if name not in known:
-                    sync(self._also(folder, name), move_new=False)
+            for name in self._uncounted(folder):
+                sync(self._also(folder, name), move_new=False)
             octets, messages = folder.connection.execute(
                 "SELECT coalesce(sum(octets), 0), coalesce(sum(messages), 0)"
                 " FROM mailbox"
@@ -498,17 +499,21 @@ class AccountStore:
         self._told[folder.name] = _Told(box.mod_seq, box.uid_next, keywords)
         return changes
 
+    def _uncounted(self, folder: Folder) -> list[str]:
+        known = {n for (n,) in folder.connection.execute("SELECT name FROM mailbox")}
+        return [name for name in names.mailboxes(self._root) if name not in known]
+
     def _check_room(self, folder: Folder, uids: Sequence[int]) -> None:
         """Raise OverQuota if copies of `uids` find no room."""
-        quota = self.quota()
-        if quota.limit_octets is None:
+        if self.quota_octets is None:
             return
+        quota = self.quota()
         (octets,) = folder.connection.execute(
             "SELECT coalesce(sum(size_octets), 0) FROM message"
             " WHERE mailbox = ? AND uid IN (SELECT value FROM json_each(?))",
             (folder.known_box().id, dumps(list(uids))),
         ).fetchone()
-        if quota.used_octets + octets > quota.limit_octets:
+        if quota.used_octets + octets > self.quota_octets:
             raise OverQuota("the copies are over the account's quota")
 
     def _empty_inbox(self, target: str) -> None:

@@ -148,6 +148,17 @@ class DeliveryTests(OfficeTestCase):
         self.assertTrue(self.office.wait(mailboxes.has_room(11)))
         self.assertEqual(self.office.wait(mailboxes.quota()).limit_octets, 100)
 
+    def test_mailboxes_never_opened_are_counted_one_at_a_time(self) -> None:
+        mailboxes = self.office.account(quota_octets=1000)
+        self.office.wait(mailboxes.mailboxes())
+        (self.maildir(".Sent") / "cur" / "1.a:2,").write_bytes(b"A: b\n\n")
+        before = self.office.threads.writers.started
+        self.assertEqual(self.office.wait(mailboxes.quota()).used_octets, 6)
+        self.assertGreater(self.office.threads.writers.started - before, 6)
+        before = self.office.threads.writers.started
+        self.office.wait(mailboxes.quota())
+        self.assertEqual(self.office.threads.writers.started - before, 2)
+
     def test_stop_indexes_what_waits(self) -> None:
         self.office.wait(self.office.account().mailboxes())
         self.office.deliver()

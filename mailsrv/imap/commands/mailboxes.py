@@ -194,11 +194,12 @@ async def get_quota_root(session: Session, name: str) -> bytes:
 
 async def _quota(session: Session) -> bytes:
     """Return the QUOTA response in units of 1024 octets, b"" without a limit."""
-    quota = await session.account_mailboxes.quota()
-    if quota.limit_octets is None:
+    limit_octets = session.account_mailboxes.quota_octets
+    if limit_octets is None:  # then nobody has to count
         return b""
+    quota = await session.account_mailboxes.quota()
     used = -(-quota.used_octets // 1024)
-    return b'* QUOTA "" (STORAGE %d %d)\r\n' % (used, quota.limit_octets // 1024)
+    return b'* QUOTA "" (STORAGE %d %d)\r\n' % (used, limit_octets // 1024)
 
 
 # Any: each rule has arguments of its own type.
