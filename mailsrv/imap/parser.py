@@ -19,6 +19,10 @@ from mailsrv.store.names import SEPARATOR, canonical
 
 T = TypeVar("T")
 
+# INTERNALDATE is a file's time: what ext4 can keep, the years 1901 to 2446.
+EARLIEST_S = -(2**31)
+LATEST_S = 2**34 - 2**31 - 1
+
 
 @dataclass(slots=True)
 class Parser:
@@ -163,7 +167,8 @@ class Parser:
             raise ProtocolViolation("No such date and time") from None
         east_s = int(east_h) * 3600 + int(east_min) * 60
         utc = calendar.timegm(local.timetuple())
-        return utc + east_s if sign == b"-" else utc - east_s
+        utc = utc + east_s if sign == b"-" else utc - east_s
+        return max(EARLIEST_S, min(utc, LATEST_S))
 
     def take(self, pattern: Pattern[bytes], what: str) -> Match[bytes]:
         """Take what `pattern` matches here; `what` names it in an error."""

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.imap import format
 from mailsrv.imap.errors import ProtocolViolation, Refused
-from mailsrv.imap.parser import Parser
+from mailsrv.imap.parser import EARLIEST_S, LATEST_S, Parser
 
 
 class TokensTests(SynchronousTestCase):
@@ -95,6 +95,10 @@ class TokensTests(SynchronousTestCase):
     def test_date_times(self) -> None:
         self.assertEqual(Parser(b'"17-Jul-1996 02:44:25 -0700"').date_time(), 837596665)
         self.assertEqual(Parser(b'" 1-Jan-1970 00:00:00 +0000"').date_time(), 0)
+        self.assertEqual(
+            Parser(b'"01-Jan-0001 00:00:00 +0000"').date_time(), EARLIEST_S
+        )
+        self.assertEqual(Parser(b'"31-Dec-9999 23:59:59 -1200"').date_time(), LATEST_S)
         self.refused(
             Parser.date_time,
             b'"17-Jul-1996 25:44:25 -0700"',
