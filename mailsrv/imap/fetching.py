@@ -4,7 +4,7 @@ Runs in a reader's thread, piece by piece: a piece is of bounded size and made i
 some milliseconds, so that neither other readers nor memory feel a huge FETCH.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -85,8 +85,13 @@ class Batch:
     def _responses(self, store: "AccountStore") -> Generator[bytes, None, None]:
         kept = self._kept(store)
         reads_files = any(section not in kept for section in self.fetch.sections)
+        uids = [message.uid for message in self.messages]
+        located = store.locate(self.mailbox, uids) if reads_files else {}
+        needed: list[Container[int]] = [*kept.values()]
+        if reads_files:
+            needed.append(located)
         for message in self.messages:
-            if any(message.uid not in values for values in kept.values()):
+            if any(message.uid not in there for there in needed):
                 self.gone.append(message.uid)
                 continue
             known = {item: values[message.uid] for item, values in kept.items()}
@@ -96,7 +101,7 @@ class Batch:
                 yield from self._response(message, known, None)
                 continue
             try:
-                opened = store.open_message(self.mailbox, message.uid)
+                opened = located[message.uid].open()
             except MessageGone:
                 self.gone.append(message.uid)
                 continue

@@ -6,7 +6,6 @@ of these `LockHeld` means that a living process holds a lock and nothing was
 changed: call again in `retry_s`.
 """
 
-import os
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,7 @@ from mailsrv.store.ingest import ingest
 from mailsrv.store.keywords import Keywords
 from mailsrv.store.maildir import UniqueNames
 from mailsrv.store.names import INBOX
-from mailsrv.store.reading import MessageFile
+from mailsrv.store.reading import Located, MessageFile
 from mailsrv.store.scanning import Folder
 from mailsrv.store.subscriptions import Subscriptions
 from mailsrv.store.sync import sync
@@ -396,24 +395,26 @@ class AccountStore:
                 )
         return found
 
-    def open_message(self, name: str, uid: int) -> MessageFile:
-        """Open a message's octets. Raises MessageGone."""
+    def locate(self, name: str, uids: Sequence[int]) -> dict[int, Located]:
+        """Look up messages that are to be opened soon; what is absent, see `rows`.
+
+        Many at once: a look-up costs more than it costs to open a file.
+        """
         directory = names.directory(self._root, name)
         with self._read(name) as (connection, box):
-            for _ in range(2):
-                row = reading.file_row(connection, box.id, uid)
-                if row is None:
-                    raise MessageGone("the message is gone")
-                entry, internal_date, size, structure, checkpoints = row
-                if structure is not None:
-                    break
-                self.fill(name, [uid])
-        fd = reading.open_entry(directory, entry)
-        # The file was renamed when it was to be filled, or somebody has written
-        # another one of its name.
-        if structure is None or int(os.fstat(fd).st_mtime) != internal_date:
-            return reading.unindexed_file(fd)
-        return MessageFile(fd, size, structure, checkpoints)
+            found = reading.locate(connection, box.id, directory, uids)
+            unready = [uid for uid in found if found[uid].structure is None]
+            if unready:
+                self.fill(name, unready)
+                found |= reading.locate(connection, box.id, directory, unready)
+        return found
+
+    def open_message(self, name: str, uid: int) -> MessageFile:
+        """Open a message's octets. Raises MessageGone."""
+        located = self.locate(name, [uid])
+        if uid not in located:
+            raise MessageGone("the message is gone")
+        return located[uid].open()
 
     def uidls(self, name: str) -> list[tuple[UID, bytes, int]]:
         """Return UID, UIDL and RFC822.SIZE of all messages in their POP3 order."""

@@ -6,6 +6,7 @@ Nothing here waits for a lock or writes what must last; it runs in any thread.
 import os
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 
@@ -161,27 +162,48 @@ def open_entry(directory: Path, entry: Entry) -> int:
     raise MessageGone("the message is gone")
 
 
-def unindexed_file(fd: int) -> MessageFile:
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the index has a message's file, and what it takes to serve it."""
+
+    directory: Path
+    entry: Entry
+    internal_date: int
+    size_octets: int
+    structure: bytes | None  # None: not filled
+    checkpoints: bytes
+
+    def open(self) -> MessageFile:
+        """Open the message's octets. Raises MessageGone."""
+        fd = open_entry(self.directory, self.entry)
+        # The file was renamed when it was to be filled, or somebody has written
+        # another one of its name.
+        if self.structure is None or int(os.fstat(fd).st_mtime) != self.internal_date:
+            return _unindexed_file(fd)
+        return MessageFile(fd, self.size_octets, self.structure, self.checkpoints)
+
+
+def _unindexed_file(fd: int) -> MessageFile:
     """Make a file ready of which the index has no structure."""
     with mapped(fd) as content:
         made = summary(content)
     return MessageFile(fd, made.size_octets, made.structure, made.checkpoints)
 
 
-def file_row(
-    connection: sqlite3.Connection, mailbox: int, uid: int
-) -> tuple[Entry, int, int, bytes | None, bytes] | None:
-    """Return file, date, size, structure (None: not filled) and checkpoints."""
-    row = connection.execute(
-        "SELECT base, info, in_new, internal_date,"
-        " c.size_octets, c.structure, c.checkpoints"
-        " FROM message m LEFT JOIN content c ON c.id = m.content"
-        " WHERE m.mailbox = ? AND m.uid = ?",
-        (mailbox, uid),
-    ).fetchone()
-    if row is None:
-        return None
-    return Entry(row[0] + row[1], bool(row[2])), *row[3:]
+def locate(
+    connection: sqlite3.Connection, mailbox: int, directory: Path, uids: Sequence[int]
+) -> dict[int, Located]:
+    """Look up messages that are to be opened."""
+    return {
+        uid: Located(directory, Entry(base + info, bool(in_new)), *rest)
+        for uid, base, info, in_new, *rest in connection.execute(
+            "SELECT uid, base, info, in_new, internal_date,"
+            " c.size_octets, c.structure, c.checkpoints"
+            " FROM message m LEFT JOIN content c ON c.id = m.content"
+            " WHERE mailbox = ? AND uid IN (SELECT value FROM json_each(?))",
+            (mailbox, dumps(list(uids))),
+        )
+    }
 
 
 def guessed_sizes(connection: sqlite3.Connection, mailbox: int) -> list[int]:
