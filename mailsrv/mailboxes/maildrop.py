@@ -1,22 +1,45 @@
 """INBOX as POP3 sees it: fixed at the login, deleted from at QUIT (RFC 1939)."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mailsrv.store.account import AccountStore
 from mailsrv.store.names import INBOX
-from mailsrv.store.values import UID, StoreError
+from mailsrv.store.reading import Located, MessageFile
+from mailsrv.store.values import UID, MessageGone, StoreError
 
 if TYPE_CHECKING:
     from mailsrv.mailboxes.account import AccountMailboxes
 
 T = TypeVar("T")
+PIECE_OCTETS = 64 * 1024  # read of a message at once
 _SLICE = 200  # messages that one job deletes
+_AHEAD = 32  # messages that one job reads, and
+_AHEAD_OCTETS = PIECE_OCTETS  # their size in all
 
 
 class MaildropInUse(StoreError):
     """Another POP3 session of the account is open: -ERR [IN-USE]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """A message that is being read; `close` it, whatever happens."""
+
+    size_octets: int
+    first: bytes  # the first octets, as many as `PIECE_OCTETS`
+    file: MessageFile | None  # for the octets behind these; None: there are none
+
+    def read(self, offset: int) -> bytes:
+        """Return a further piece, b"" at the end of the file; for a reader."""
+        return self.file.read(offset, PIECE_OCTETS) if self.file else b""
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
 
 
 class Maildrop:
@@ -31,6 +54,8 @@ class Maildrop:
     def __init__(self, mailboxes: "AccountMailboxes") -> None:
         self.messages: Sequence[tuple[UID, bytes, int]] = ()
         self._mailboxes = mailboxes
+        self._last = 0  # number of the message that was retrieved last
+        self._ahead: dict[UID, Retrieval] = {}  # read along with it, in memory
 
     async def open(self) -> None:
         """Read the list; `AccountMailboxes.open_maildrop` does this."""
@@ -38,8 +63,33 @@ class Maildrop:
         self.messages = await self.read(lambda store: store.uidls(INBOX))
 
     async def read(self, call: Callable[[AccountStore], T]) -> T:
-        """Run `call` among the readers, such as ``store.open_message``."""
+        """Run `call` among the readers."""
         return await self._mailboxes.read(call)
+
+    async def retrieve(self, number: int) -> Retrieval:
+        """Begin to read a message. Raises MessageGone.
+
+        Clients ask for one message after the other: then the next ones, if small,
+        are read along, since the way to a thread and back costs more than that.
+        """
+        uid = self.messages[number - 1][0]
+        in_a_row, self._last = number == self._last + 1, number
+        if uid in self._ahead:
+            return self._ahead.pop(uid)
+        uids = self._following(number) if in_a_row else [uid]
+        message, self._ahead = await self.read(partial(_retrieve, uids))
+        return message
+
+    def _following(self, number: int) -> list[UID]:
+        """Return a message and those behind it that are to be read along."""
+        uids: list[UID] = []
+        octets = 0
+        for uid, _, size_octets in self.messages[number - 1 : number - 1 + _AHEAD]:
+            octets += size_octets
+            if uids and octets > _AHEAD_OCTETS:
+                break
+            uids.append(uid)
+        return uids
 
     async def delete(self, uids: Sequence[UID]) -> None:
         """Delete for good: the UPDATE state of RFC 1939 section 6."""
@@ -54,5 +104,38 @@ class Maildrop:
 
     def close(self) -> None:
         """Let the next POP3 session in. Again: no effect."""
+        self._ahead.clear()
         if self._mailboxes.maildrop is self:
             self._mailboxes.maildrop = None
+
+
+def _retrieve(
+    uids: Sequence[UID], store: AccountStore
+) -> tuple[Retrieval, dict[UID, Retrieval]]:
+    """Begin to read the first of `uids`; read the others, if they are small."""
+    located = store.locate(INBOX, uids)
+    if uids[0] not in located:
+        raise MessageGone("the message is gone")
+    ahead = {}
+    for uid in uids[1:]:
+        # What fails here is told when the message is asked for.
+        with suppress(MessageGone, OSError):
+            if uid in located:
+                other = _read(located[uid])
+                other.close()
+                if other.file is None:
+                    ahead[uid] = other
+    return _read(located[uids[0]]), ahead
+
+
+def _read(message: Located) -> Retrieval:
+    file = message.open()
+    try:
+        first = file.read(0, PIECE_OCTETS)
+    except OSError:
+        file.close()
+        raise
+    if len(first) < file.size_octets:
+        return Retrieval(file.size_octets, first, file)
+    file.close()
+    return Retrieval(file.size_octets, first, None)

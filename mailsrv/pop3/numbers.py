@@ -27,9 +27,9 @@ class Numbers:
         """Their size in all."""
         return self._octets
 
-    def uid(self, number: int) -> UID:
-        """The UID of a message that is not marked. Raises `NoSuchMessage`."""
-        return self._message(number)[0]
+    def check(self, number: int) -> None:
+        """Raise `NoSuchMessage` if there is none, or it is marked."""
+        self._message(number)
 
     def listing(self, number: int) -> str:
         """The line of LIST."""

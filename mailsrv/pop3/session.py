@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import islice
 from typing import Protocol
 
@@ -31,14 +32,11 @@ from mailsrv.pop3.format import Stuffer, Top
 from mailsrv.pop3.numbers import NoSuchMessage, Numbers
 from mailsrv.settings import Pop3Settings, TlsSettings
 from mailsrv.store.account import AccountStore
-from mailsrv.store.names import INBOX
-from mailsrv.store.reading import MessageFile
-from mailsrv.store.values import UID, MessageGone
+from mailsrv.store.values import MessageGone
 from mailsrv.tls.contexts import TlsContexts
 
 log = Logger()
 
-PIECE_OCTETS = 64 * 1024  # read of a message at once
 LISTED_AT_ONCE = 1000  # lines of LIST and UIDL before the client has to keep up
 COMMANDS_IN_A_ROW = 50  # pipelined ones, before other connections are served
 MAX_REJECTED = 20  # lines that are no commands
@@ -324,38 +322,35 @@ class Session:
         self._reply("+OK")
 
     async def _retr(self, command: Command) -> None:
-        octets = await self._send(self._numbers.uid(command.numbers[0]), None)
+        octets = await self._send(command.numbers[0], None)
         self._retrieved += 1
         self._retrieved_octets += octets
 
     async def _top(self, command: Command) -> None:
         number, lines = command.numbers
-        await self._send(self._numbers.uid(number), Top(lines))
+        await self._send(number, Top(lines))
 
-    async def _send(self, uid: UID, top: Top | None) -> int:
+    async def _send(self, number: int, top: Top | None) -> int:
         """Stream a message, or the top of it; return its size."""
+        self._numbers.check(number)
         maildrop = self._opened()
 
-        def start(store: AccountStore) -> tuple[MessageFile, bytes]:
-            file = store.open_message(INBOX, uid)
-            return file, file.read(0, PIECE_OCTETS)
-
-        def go_on(store: AccountStore) -> bytes:
-            return file.read(offset, PIECE_OCTETS)
+        def go_on(_: AccountStore) -> bytes:
+            return message.read(offset)
 
         try:
-            file, piece = await maildrop.read(start)
+            message = await maildrop.retrieve(number)
         except MessageGone as error:
             raise Refused("The message is gone: another client deleted it") from error
         stuffer = Stuffer()
-        with file:
-            offset = 0
-            self._reply(f"+OK {file.size_octets} octets")
+        with closing(message):
+            offset, piece = 0, message.first
+            self._reply(f"+OK {message.size_octets} octets")
             while True:
                 offset += len(piece)
                 wanted = piece if top is None else top.feed(piece)
                 self._client.write(stuffer.feed(wanted))
-                if offset >= file.size_octets or (top is not None and top.done):
+                if offset >= message.size_octets or (top is not None and top.done):
                     break
                 await self._client.written()
                 piece = await maildrop.read(go_on)
@@ -365,7 +360,7 @@ class Session:
                     self._client.end("message file cut short")
                     raise Disconnected
         self._client.write(stuffer.end())
-        return file.size_octets
+        return message.size_octets
 
     async def _quit(self, command: Command) -> None:
         """RFC 1939 section 6: only now is deleted what DELE has marked."""

@@ -16,7 +16,7 @@ class NumbersTests(SynchronousTestCase):
         lines = [self.numbers.listing(n) for n in self.numbers.all()]
         self.assertEqual(lines, ["1 10", "2 20", "3 5"])
         self.assertEqual(self.numbers.unique_id(2), "2 b")
-        self.assertEqual(self.numbers.uid(3), 12)
+        self.numbers.check(3)
         self.assertEqual((self.numbers.count, self.numbers.octets), (3, 35))
 
     def test_numbers_stay_after_delete(self) -> None:
@@ -35,6 +35,6 @@ class NumbersTests(SynchronousTestCase):
     def test_no_such_message(self) -> None:
         self.numbers.delete(2)
         for number in (0, 2, 4, -1):
-            for call in (self.numbers.uid, self.numbers.delete, self.numbers.listing):
+            for call in (self.numbers.check, self.numbers.delete, self.numbers.listing):
                 with self.assertRaises(NoSuchMessage):
                     call(number)

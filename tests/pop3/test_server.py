@@ -22,12 +22,14 @@ from mailsrv.accounts.live import LiveDirectory
 from mailsrv.accounts.passwords import hash_password
 from mailsrv.connections import ConnectionLimits
 from mailsrv.mailboxes.account import AccountMailboxes
+from mailsrv.mailboxes.maildrop import PIECE_OCTETS
 from mailsrv.pop3.engine import MAX_BUFFERED, MAX_LINE
 from mailsrv.pop3.server import CLOSE_S, Pop3Factory, Pop3Protocol
-from mailsrv.pop3.session import MAX_REJECTED, PIECE_OCTETS
+from mailsrv.pop3.session import MAX_REJECTED
 from mailsrv.settings import LoginSettings, Pop3Settings, TlsSettings
 from tests.inline_threads import InlineThreads
 from tests.mailboxes.office import Office
+from tests.mailboxes.twin import TwinPool
 
 CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1)
 ANNA = "anna@example.test"
@@ -462,6 +464,30 @@ class TransactionTests(ServerCase):
         self.assertIn(b"Subject: 3", self.client.send(b"RETR 3\r\n"))
         self.assertIn(b"+OK", self.client.send(b"DELE 2\r\n"))
         self.assertEqual(self.client.send(b"QUIT\r\n"), b"+OK Goodbye\r\n")
+
+    def test_small_messages_in_a_row_are_read_along(self) -> None:
+        readers = self.office.threads.read
+        assert isinstance(readers, TwinPool)
+        jobs = readers.started
+        first = self.client.send(b"RETR 1\r\n")
+        sent = self.client.send(b"RETR 2\r\nTOP 3 0\r\n")
+        self.assertEqual(readers.started, jobs + 1)
+        self.assertIn(b"Subject: 2", sent)
+        self.assertIn(b"Subject: 3", sent)
+        # What was read along is no other than what is read by itself.
+        self.assertEqual(self.client.send(b"RETR 1\r\n"), first)
+        self.assertIn(self.client.send(b"RETR 2\r\n"), sent)
+
+    def test_large_message_between_small_ones(self) -> None:
+        self.deliver((b"x" * 70 + b"\r\n") * 2000)
+        self.deliver(b"small")
+        self.client.send(b"QUIT\r\n")
+        self.client.lose()
+        self.client = self.connect().log_in()
+        sent = self.client.send(b"".join(b"RETR %d\r\n" % n for n in range(1, 6)))
+        self.assertEqual(sent.count(b"\r\n.\r\n"), 5)
+        self.assertEqual(sent.count(b"x" * 70 + b"\r\n"), 2000)
+        self.assertIn(b"small\r\n.\r\n", sent)
 
     def test_failed_deletion_is_no_ok(self) -> None:
         def broken(*_: object) -> object:
