@@ -109,6 +109,10 @@ class Router:
             return found
         return resolve(await self._live.refresh(), forward_path)
 
+    def exists(self, account: Account) -> bool:
+        """Whether the account is still there, as was known a second ago."""
+        return self._live.current.account(account.name) is not None
+
     async def may_send_as(self, account: Account, address: str) -> bool:
         """Whether the account may use `address` in MAIL FROM and From."""
         if self._live.current.may_send_as(account, address):

@@ -98,6 +98,7 @@ class Transaction:
         self._site = site
         self._client = client
         self._targets: dict[str, Target] = {}  # by folder: each mailbox once
+        self._accounts: dict[str, Account] = {}  # those of the targets, by folder
         self._header = HeaderReader()
         self._incoming: Incoming | None = None
 
@@ -132,6 +133,7 @@ class Transaction:
             case Local(address, accounts):
                 await self._check_room(accounts)
                 for account in accounts:
+                    self._accounts[account.folder] = account
                     self._targets.setdefault(
                         account.folder,
                         Target(account.folder, delivered_to=address.encode()),
@@ -174,6 +176,10 @@ class Transaction:
         if self._incoming is None:
             self._incoming, body = await self._begin(*self._header.finish())
             self._incoming.feed(body)
+        if not all(map(self._site.router.exists, self._accounts.values())):
+            # Deleted since RCPT: nobody would ever see what is put there, but an
+            # account that is made later under that name. The retry is refused.
+            return LOCAL_ERROR
         try:
             await self._incoming.commit()
         except DeliveryFailed as failed:

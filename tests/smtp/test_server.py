@@ -8,6 +8,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from mailsrv.accounts import edits
+from mailsrv.accounts.directory import Account
+from mailsrv.accounts.live import POLL_S
 from mailsrv.connections import ConnectionLimits
 from mailsrv.settings import SmtpSettings, TlsSettings
 from mailsrv.smtp.server import (
@@ -166,6 +168,15 @@ class MxTests(OfficeCase):
         client.send(MAIL + rcpt(ANNA) + b"DATA\r\n")
         self.assertEqual(client.send(MESSAGE + b".\r\n")[:9], b"250 2.0.0")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_account_deleted_since_rcpt_gets_nothing(self) -> None:
+        client = self.mx()
+        client.send(MAIL + rcpt(BERT, ANNA) + b"DATA\r\n" + MESSAGE)
+        self.database.edit(lambda d: edits.delete(d, BERT, Account))
+        self.clock.advance(POLL_S)
+        self.assertEqual(client.codes(b".\r\n"), [451])
+        self.assertEqual(self.store.messages, [])
+        self.assertEqual(client.codes(MAIL + rcpt(BERT, ANNA)), [250, 550, 250])
 
     def test_several_transactions_do_not_mix(self) -> None:
         client = self.mx()
