@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from twisted.logger import Logger
+
 from mailsrv.accounts.addresses import InvalidAddress
 from mailsrv.accounts.directory import Account
 from mailsrv.routing.router import Disabled, Local, Outside, Router, Unknown
@@ -18,6 +20,8 @@ from mailsrv.smtp.events import Mail
 from mailsrv.smtp.header import Header, HeaderReader, date_time, protocol, received
 from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Reply
 from mailsrv.store.values import DeliveryFailed, StoreError, Target
+
+log = Logger()
 
 UNKNOWN_RECIPIENT = Reply(550, "5.1.1", "No such user here")
 DISABLED_RECIPIENT = Reply(550, "5.2.1", "This mailbox is disabled")
@@ -182,11 +186,21 @@ class Transaction:
             return LOCAL_ERROR
         try:
             await self._incoming.commit()
-        except DeliveryFailed as failed:
-            return DISK_FULL if failed.kind == "full" else LOCAL_ERROR
-        except StoreError:  # a mailbox went away meanwhile, or is locked for long
-            return LOCAL_ERROR
+        except StoreError as failed:  # the disk, or a mailbox that is locked for long
+            self._log_failure(failed)
+            full = isinstance(failed, DeliveryFailed) and failed.kind == "full"
+            return DISK_FULL if full else LOCAL_ERROR
         return Reply(250, "2.0.0", f"Ok, id {self.name}")
+
+    def _log_failure(self, failed: StoreError) -> None:
+        """Tell the admin what the disk said; the peer only hears that it failed."""
+        why = failed.__cause__ or failed
+        log.warn(
+            "delivery failed: {reason}",
+            session=self._client.session,
+            transaction=self.name,
+            reason=f"{type(why).__name__}: {why}",
+        )
 
     async def refuse(self, reply: Reply) -> None:
         """Settle the message's reply; what comes of it goes nowhere."""

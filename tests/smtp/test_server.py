@@ -153,10 +153,16 @@ class MxTests(OfficeCase):
             (DeliveryFailed("io"), b"451 4.3.0"),
             (DeliveryFailed("descriptors"), b"451 4.3.0"),
         ):
+            failure.__cause__ = OSError(5, "told to the admin", "/path")
             self.store.failure = failure
             client = self.mx()
             client.send(MAIL + rcpt(ANNA) + b"DATA\r\n")
-            self.assertEqual(client.send(MESSAGE + b".\r\n")[:9], reply)
+            answer = client.send(MESSAGE + b".\r\n")
+            self.assertEqual(answer[:9], reply)
+            self.assertNotIn(b"path", answer)
+            self.assertIn(
+                "told to the admin", self.infos("delivery failed")[-1]["reason"]
+            )
             client.lose()
 
     def test_our_bug_is_a_temporary_error_and_the_session_lives(self) -> None:
