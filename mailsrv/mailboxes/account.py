@@ -73,7 +73,7 @@ class Appended:
     """Where messages were appended (RFC 4315 section 3, APPENDUID)."""
 
     uid_validity: int
-    uids: tuple[UID, ...]
+    uids: tuple[UID, ...]  # empty: not known
 
 
 class AccountMailboxes:
@@ -231,6 +231,9 @@ class AccountMailboxes:
             undo = self._around.courier.delivery.undo
             await self._around.threads.sync.run(lambda: undo(delivered))
             raise
+        if len(appended.uids) < len(messages):
+            # Stored, but another program has taken a file away: no UIDs to tell.
+            return Appended(appended.uid_validity, ())
         for uid, message in zip(appended.uids, messages, strict=True):
             if keywords := message.targets[0].keywords:
                 await self._add_keywords(name, uid, keywords)
@@ -258,6 +261,9 @@ class AccountMailboxes:
             return store.ingest(name, delivered), store.uids_of(name, bases)
 
         changes, uids = await self.write(ingest, _first)
+        if len(uids) < len(bases):  # another program has renamed a file already
+            await self.refresh(name, move_new=False)
+            uids = await self.write(lambda store: store.uids_of(name, bases))
         return Appended(changes.uid_validity, tuple(uids))
 
     def delivered(self, copies: Sequence[Delivered]) -> None:

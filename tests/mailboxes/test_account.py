@@ -3,7 +3,7 @@
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -188,6 +188,25 @@ class AppendTests(OfficeTestCase):
         ]
         self.assertEqual(path.stat().st_mtime, 1_000_000_000)
         self.assertEqual(path.read_bytes(), b"A: b\n\nbare\nline\n")
+
+    def test_file_that_another_program_renames_at_once(self) -> None:
+        self.assertEqual(self.meddle(lambda path: path.rename(f"{path}T")), (1,))
+
+    def test_file_that_another_program_takes_away_at_once(self) -> None:
+        self.assertEqual(self.meddle(Path.unlink), ())
+
+    def meddle(self, with_file: Callable[[Path], object]) -> tuple[int, ...]:
+        """APPEND while another program does something with the file."""
+        mailboxes = self.office.account()
+        incoming = self.office.wait(mailboxes.receive("Sent", ["\\Seen", "kw"]))
+        incoming.feed(b"A: b\r\n\r\n")
+        self.office.threads.writers.held = True
+        appending = self.office.start(mailboxes.append("Sent", [incoming]))
+        (path,) = (self.maildir(".Sent") / "cur").iterdir()
+        with_file(path)
+        self.office.threads.writers.held = False
+        self.office.threads.writers.release()
+        return tuple(self.successResultOf(appending).uids)
 
     def test_several_in_one_commit_keep_their_order(self) -> None:
         mailboxes = self.office.account()

@@ -69,6 +69,8 @@ async def append(session: Session, arguments: Append) -> bytes:
             await incoming.abort()
     except NoSuchMailbox:
         raise Refused("No such mailbox", b"TRYCREATE") from None
+    if not appended.uids:
+        return b""
     return b"APPENDUID %d %b" % (
         appended.uid_validity,
         format.uid_set(appended.uids),
