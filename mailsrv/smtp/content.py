@@ -67,8 +67,9 @@ class DataReader:
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """Return content, and where in `data` the message ended, or -1."""
         whole = self._held + data
-        # Most reads have no stuffed dot, so that one search does for both.
-        dot = whole.find(b"\r\n.")
+        # Most reads have no stuffed dot, so that one search does for both; base64,
+        # as in most large mail, has no dot at all.
+        dot = whole.find(b"\r\n.") if b"." in whole else -1
         end = whole.find(END, dot) if dot >= 0 else -1
         if end >= 0:
             octets = whole[: end + 2]
