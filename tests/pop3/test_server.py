@@ -173,7 +173,7 @@ class HostileTests(ServerCase):
         client = self.connect()
         edges = [0, *sorted(min(cut, len(wire)) for cut in cuts), len(wire)]
         said = b"".join(client.send(wire[a:b]) for a, b in pairwise(edges))
-        for _ in range(5):  # a lock of the store may be held for a moment
+        for _ in range(5):  # a log-in after a wrong password waits, 0.25 s each
             self.office.clock.advance(0.5)
             said += client.take()
         client.lose()
