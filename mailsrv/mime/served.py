@@ -7,11 +7,17 @@ the places of partial fetches are all of served octets.
 
 import struct
 from bisect import bisect_right
-from mmap import mmap
-
-Content = bytes | mmap
+from typing import Protocol
 
 STEP = 64 * 1024  # octets of the file between two checkpoints
+
+
+class Content(Protocol):
+    """A message's octets: bytes, or a file that is read piece by piece."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, place: slice, /) -> bytes: ...
+    def find(self, octets: bytes, start: int = ..., end: int = ..., /) -> int: ...
 
 
 def to_crlf(octets: bytes, *, after_cr: bool = False) -> bytes:
@@ -26,11 +32,11 @@ def to_crlf(octets: bytes, *, after_cr: bool = False) -> bytes:
 class LineCounter:
     """Counts lines and bare LFs up to a place that only moves forward."""
 
-    __slots__ = ("_checkpoints", "_content", "_has_cr", "_place", "bare", "lines")
+    __slots__ = ("_checkpoints", "_content", "_place", "bare", "has_cr", "lines")
 
     def __init__(self, content: Content) -> None:
         self._content = content
-        self._has_cr = content.find(b"\r") >= 0
+        self.has_cr = content.find(b"\r") >= 0
         self._place = 0
         self._checkpoints: list[int] = []
         self.lines = 0
@@ -50,10 +56,14 @@ class LineCounter:
         piece = self._content[start:end]
         # To take out an octet is four times as fast as to count it.
         lines = bare = len(piece) - len(piece.replace(b"\n", b""))
-        if self._has_cr:
+        if self.has_cr:
             bare -= piece.count(b"\r\n")
             # A CRLF that lies across the edge of two pieces.
-            if start and piece[:1] == b"\n" and self._content[start - 1] == 0x0D:
+            if (
+                start
+                and piece[:1] == b"\n"
+                and self._content[start - 1 : start] == b"\r"
+            ):
                 bare -= 1
         self.lines += lines
         self.bare += bare

@@ -5,7 +5,6 @@ them. Decodes nothing. Any octets have a structure: what is broken is read as th
 nearest sound thing, and never at more than linear cost.
 """
 
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,6 @@ _FIELDS = ENVELOPE_FIELDS.union(
     ).split()
 )
 _find = finder(_FIELDS)
-_BLANK_LINE = re.compile(rb"\n\r?\n")
 
 
 @dataclass(slots=True)
@@ -95,7 +93,10 @@ class _Scanner:
         self._open: list[tuple[Part, bytes]] = []  # with boundaries, or b""
         self._levels: dict[bytes, list[int]] = {}  # of open boundaries
         self._count = 0
-        self._blank = -1  # end of the first blank line at or after the last asked
+        # Of each kind of blank line the first at or after the last place asked for.
+        self._blank_lines = {b"\n\n": -1}
+        if self._counter.has_cr:
+            self._blank_lines[b"\n\r\n"] = -1
 
     def run(self) -> Part:
         place = self._begin_message(0, None)
@@ -175,10 +176,13 @@ class _Scanner:
             return start + 1
         if content[start : start + 2] == b"\r\n":
             return start + 2
-        if self._blank <= start:  # else known from an earlier part's look
-            found = _BLANK_LINE.search(content, start)
-            self._blank = found.end() if found else len(content)
-        return self._blank
+        ends = [len(content)]
+        for octets, place in self._blank_lines.items():
+            if place < start:  # else known from an earlier part's look
+                place = content.find(octets, start)
+                self._blank_lines[octets] = place if place >= 0 else len(content)
+            ends.append(self._blank_lines[octets] + len(octets))
+        return min(ends)
 
     def _describe(self, part: Part) -> int:
         """Note what the header says; open what the body begins with.

@@ -4,17 +4,15 @@ All of it can be computed again, so it is written in commits that are not synced
 and any thread may fill what is missing.
 """
 
-import mmap
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 
 from mailsrv.mime.header import MAX_HEADER, select
-from mailsrv.mime.served import to_crlf
+from mailsrv.mime.served import Content, to_crlf
 from mailsrv.mime.structure import load
 from mailsrv.mime.summary import Summary, summary
 from mailsrv.store.index import unsynced
@@ -24,7 +22,8 @@ from mailsrv.store.values import MessageGone
 BATCH_MESSAGES = 50  # in one transaction
 BATCH_OCTETS = 4 * 1024 * 1024  # of files read for one transaction
 MAX_HEADER_KEYS = 8  # sets of fields that are kept: some kinds of client each
-_MAPPED_OCTETS = 1024 * 1024  # a larger file is mapped, not read into memory
+_WHOLE_OCTETS = 1024 * 1024  # a larger file is read piece by piece
+_PIECE_OCTETS = 256 * 1024
 
 
 def header_key(names: Iterable[bytes], *, exclude: bool = False) -> bytes:
@@ -68,19 +67,49 @@ def unfilled(
     ]
 
 
-@contextmanager
-def mapped(fd: int) -> Iterator[bytes | mmap.mmap]:
-    """Give the content of an open file.
+class FileOctets:
+    """An open file as a message's octets, with a piece of it in memory.
 
-    A large one is mapped, so that its parsing costs no memory of ours. Files of a
-    Maildir are never changed in place; one that shrinks while mapped is fatal.
+    Not a map of the file: who reads that where another program has cut the file
+    is killed. Here what is gone is missing from a slice.
     """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._octets = os.fstat(fd).st_size
+        self._start, self._piece = 0, b""
+
+    def __len__(self) -> int:
+        return self._octets
+
+    def __getitem__(self, place: slice, /) -> bytes:
+        start, stop, _ = place.indices(self._octets)
+        stop = max(start, stop)
+        first = start - self._start
+        if 0 <= first and stop - self._start <= len(self._piece):
+            return self._piece[first : stop - self._start]
+        return os.pread(self._fd, stop - start, start)
+
+    def find(self, octets: bytes, start: int = 0, end: int | None = None, /) -> int:
+        end = self._octets if end is None else min(end, self._octets)
+        while start + len(octets) <= end:
+            first = start - self._start
+            if not 0 <= first <= len(self._piece) - len(octets):
+                self._start, first = start, 0
+                self._piece = os.pread(self._fd, _PIECE_OCTETS, start)
+            found = self._piece.find(octets, first, end - self._start)
+            if found >= 0:
+                return self._start + found
+            start = self._start + len(self._piece) - len(octets) + 1
+            if start <= self._start + first:
+                break  # the file was cut
+        return -1
+
+
+def file_content(fd: int) -> Content:
+    """Give the content of an open file, a large one at little cost of memory."""
     octets = os.fstat(fd).st_size
-    if octets <= _MAPPED_OCTETS:
-        yield os.read(fd, octets)  # a regular file is read whole, or shrank
-        return
-    with closing(mmap.mmap(fd, octets, access=mmap.ACCESS_READ)) as content:
-        yield content
+    return os.pread(fd, octets, 0) if octets <= _WHOLE_OCTETS else FileOctets(fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +131,14 @@ def read_message(
     """Compute the ready bytes of a message. Raises as `open_file` does."""
     fd = open_file(path_of(directory, entry))
     try:
-        with mapped(fd) as content:
-            found = summary(content)
-            fields: tuple[tuple[int, bytes], ...] = ()
-            if keys:
-                head = content[:MAX_HEADER]
-                fields = tuple(
-                    (number, select_key(head, found.structure, key))
-                    for number, key in keys
-                )
+        content = file_content(fd)
+        found = summary(content)
+        fields: tuple[tuple[int, bytes], ...] = ()
+        if keys:
+            head = content[:MAX_HEADER]
+            fields = tuple(
+                (number, select_key(head, found.structure, key)) for number, key in keys
+            )
     finally:
         os.close(fd)
     return Filled(found, fields)

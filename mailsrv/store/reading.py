@@ -13,7 +13,7 @@ from pathlib import Path
 from mailsrv.mime.served import STEP, seek, to_crlf
 from mailsrv.mime.structure import Part, load
 from mailsrv.mime.summary import summary
-from mailsrv.store.content import mapped
+from mailsrv.store.content import file_content
 from mailsrv.store.index import Box
 from mailsrv.store.maildir import Entry, open_file, path_of, scan
 from mailsrv.store.values import UID, MessageGone, Row
@@ -185,8 +185,7 @@ class Located:
 
 def _unindexed_file(fd: int) -> MessageFile:
     """Make a file ready of which the index has no structure."""
-    with mapped(fd) as content:
-        made = summary(content)
+    made = summary(file_content(fd))
     return MessageFile(fd, made.size_octets, made.structure, made.checkpoints)
 
 

@@ -3,7 +3,6 @@
 import email
 import email.message
 import email.policy
-import mmap
 import re
 from typing import Any, TypeAlias
 
@@ -14,7 +13,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsrv.mime.bodystructure import body_and_bodystructure
 from mailsrv.mime.served import STEP, LineCounter, seek, to_crlf
 from mailsrv.mime.structure import Part, parse, part_at
-from mailsrv.mime.summary import summary
 
 # RFC 2049 appendix A, shortened, with a message in a digest added.
 COMPLEX = b"""\
@@ -201,12 +199,6 @@ class StructureTests(SynchronousTestCase):
         root = parse(b"Content-Type: message/rfc822\n\nSubject: s\n\nbody\n")
         self.assertIs(part_at(root, (1,)), root)
         self.assertIs(part_at(root, (1, 1)), root.parts[0])
-
-    def test_mapped_file(self) -> None:
-        content = COMPLEX + b"\n" * 3 * STEP
-        with mmap.mmap(-1, len(content)) as mapped:
-            mapped.write(content)
-            self.assertEqual(summary(mapped), summary(content))
 
 
 def multipart(body: bytes, boundary: bytes = b"b") -> bytes:
