@@ -213,10 +213,13 @@ class ServerCase(SynchronousTestCase):
 
 
 def free_port_base() -> int:
-    """A base whose seven ports are all free just now."""
-    first = 10000 + os.getpid() % 40 * 1000
-    for offset in range(0, 40000, 1000):
-        base = 10000 + (first - 10000 + offset) % 40000
+    """A base whose seven ports are all free just now.
+
+    Below 32768, where Linux takes the ports of outgoing connections from.
+    """
+    bases = range(10000, 31000, 1000)
+    first = os.getpid() % len(bases)
+    for base in (*bases[first:], *bases[:first]):
         if all(_is_free(base + port) for port in PORTS.values()):
             return base
     raise AssertionError("no free ports")
