@@ -217,9 +217,9 @@ def free_port_base() -> int:
 
     Below 32768, where Linux takes the ports of outgoing connections from.
     """
-    bases = range(10000, 31000, 1000)
+    bases = list(range(10000, 31000, 1000))
     first = os.getpid() % len(bases)
-    for base in (*bases[first:], *bases[:first]):
+    for base in bases[first:] + bases[:first]:
         if all(_is_free(base + port) for port in PORTS.values()):
             return base
     raise AssertionError("no free ports")
