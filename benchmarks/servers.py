@@ -59,6 +59,7 @@ Starter = Callable[[Path, int], Target]
 def mailsrv(folder: Path, port: int) -> Target:
     """Start mailsrv as quickstart sets it up; cheap hashes, as Dovecot's are plain."""
     made = set_up(folder, DOMAIN, ip_address(HOST), port, USERS, CHEAP)
+    os.umask(0o022)  # Postfix's daemons read as another user
     config = Path(made.config)
     text = config.read_text()
     if "max_connections_per_address" not in text:  # all clients are one host here
@@ -142,6 +143,7 @@ def _dovecot(folder: Path, mail: Path, owner: pwd.struct_passwd, port: int) -> i
         (folder / each).mkdir(parents=True, exist_ok=True)
     os.chown(folder / "home", owner.pw_uid, owner.pw_gid)
     set_up(folder / "tls", DOMAIN, ip_address(HOST), port, ["nobody"], CHEAP)
+    os.umask(0o022)  # Postfix's daemons read as another user
     passwords = "".join(f"{user}:{{PLAIN}}secret\n" for user in USERS)
     (folder / "passwd").write_text(passwords)
     template = Path(__file__).with_name("dovecot.conf").read_text()
