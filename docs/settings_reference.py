@@ -38,6 +38,8 @@ def _key(key: str, field: "attrs.Attribute[Any]", hint: object) -> Iterator[str]
         default = "It has to be given."
     elif field.default is None:
         default = "Default: none."
+    elif isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+        default = "Default: ``[]``."
     else:
         default = f"Default: ``{_toml(field.default)}``."
     yield f"    {field.metadata['doc']}. {default}"

@@ -86,6 +86,27 @@ class SmtpSettings:
     )
 
 
+# The words of IMAP's CAPABILITY beside IMAP4rev1, in the order in which they are sent.
+ImapExtension = Literal[
+    "LITERAL+",
+    "SASL-IR",
+    "ID",
+    "ENABLE",
+    "IDLE",
+    "NAMESPACE",
+    "CHILDREN",
+    "LIST-EXTENDED",
+    "SPECIAL-USE",
+    "CREATE-SPECIAL-USE",
+    "XLIST",
+    "UNSELECT",
+    "UIDPLUS",
+    "MOVE",
+    "QUOTA",
+    "QUOTA=RES-STORAGE",
+]
+
+
 @attrs.frozen(kw_only=True)
 class ImapSettings:
     """``[imap]``"""
@@ -101,6 +122,9 @@ class ImapSettings:
     )
     keep_alive_s: float = key(120.0, "between lines that keep an IDLE session alive")
     max_append_octets: int = key(50 * MIB, "largest message to APPEND", least=64 * 1024)
+    disabled_extensions: list[ImapExtension] = attrs.field(
+        factory=list, metadata={"doc": "words of CAPABILITY that no client is offered"}
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -150,7 +150,10 @@ def allowed(hint: Any, metadata: Any) -> str:
     if get_origin(hint) is Literal:
         return ", ".join(_shown(choice) for choice in get_args(hint))
     if get_origin(hint) is list:
-        return "a list (of tables, written [[...]])"
+        item = get_args(hint)[0]
+        if attrs.has(item):
+            return "a list (of tables, written [[...]])"
+        return f"a list of {allowed(item, metadata)}"
     if hint is bool:
         return "true, false"
     if hint is int or hint is float:

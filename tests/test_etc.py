@@ -37,7 +37,8 @@ def tree(cls: type, where: str = "") -> Iterator[tuple[str, Any]]:
         if attrs.has(hint):
             yield from tree(hint, f"{where}{field.name}.")
         else:
-            yield f"{where}{field.name}", field.default
+            empty = isinstance(field.default, attrs.Factory)  # type: ignore[arg-type]
+            yield f"{where}{field.name}", [] if empty else field.default
 
 
 class SettingsFileTests(SynchronousTestCase):

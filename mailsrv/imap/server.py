@@ -188,7 +188,7 @@ async def _outcome(
     The one place where what a command raises becomes a reply.
     """
     try:
-        if rule is None:
+        if rule is None or not session.offers(rule.extension):
             raise ProtocolViolation("Unknown command")
         if session.state not in rule.states:
             raise ProtocolViolation("Not allowed in this state")

@@ -86,6 +86,7 @@ class Session:
         "closing",
         "commands",
         "draining",
+        "enabled",
         "ended_by",
         "engine",
         "id",
@@ -118,6 +119,7 @@ class Session:
         self.message: MessageLiteral | None = None  # announced and not yet read
         self.after_reply: Callable[[], None] | None = None  # once, after tagged OK
         self.wake: Callable[[], None] | None = None  # set in IDLE
+        self.enabled: set[bytes] = set()  # upper case, by ENABLE or otherwise
         self.client = ""  # what ID told
         self.busy = False  # a command runs
         self.closing = False
@@ -158,6 +160,10 @@ class Session:
         if not self.services.tls_settings.clear_text_passwords_on_loopback:
             return False
         return bool(self.peer) and ipaddress.ip_address(self.peer).is_loopback
+
+    def offers(self, extension: bytes) -> bool:
+        """Whether a word of `extensions.WORDS` is not switched off here."""
+        return extension.decode("ascii") not in self.settings.disabled_extensions
 
     @property
     def account_mailboxes(self) -> AccountMailboxes:

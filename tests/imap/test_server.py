@@ -57,6 +57,15 @@ class LoginTests(ImapCase):
                 self.assertTrue(line.startswith(start), (command, line))
             client.lose()
 
+    def test_a_disabled_extension(self) -> None:
+        settings = ImapSettings(disabled_extensions=["IDLE", "MOVE"])
+        client = self.logged_in(settings)
+        words = client.send(b"1 CAPABILITY\r\n").split()
+        self.assertIn(b"UIDPLUS", words)
+        self.assertNotIn(b"MOVE", words)
+        self.assertNotIn(b"IDLE", words)
+        self.assertIn(b"2 BAD", client.send(b"2 IDLE\r\n"))
+
     def test_a_wrong_password(self) -> None:
         client = Client(self.factory())
         client.heard()

@@ -213,8 +213,8 @@ RULES: dict[bytes, Rule[Any]] = {
     b"UNSUBSCRIBE": Rule(LOGGED_IN, parse_mailbox, unsubscribe),
     b"LIST": Rule(LOGGED_IN, listing.parse_list, list_mailboxes),
     b"LSUB": Rule(LOGGED_IN, listing.parse_plain, lsub),
-    b"XLIST": Rule(LOGGED_IN, listing.parse_plain, xlist),
+    b"XLIST": Rule(LOGGED_IN, listing.parse_plain, xlist, extension=b"XLIST"),
     b"STATUS": Rule(LOGGED_IN, parse_status, status),
-    b"GETQUOTA": Rule(LOGGED_IN, parse_quota_root, get_quota),
-    b"GETQUOTAROOT": Rule(LOGGED_IN, parse_mailbox, get_quota_root),
+    b"GETQUOTA": Rule(LOGGED_IN, parse_quota_root, get_quota, extension=b"QUOTA"),
+    b"GETQUOTAROOT": Rule(LOGGED_IN, parse_mailbox, get_quota_root, extension=b"QUOTA"),
 }

@@ -245,15 +245,11 @@ def _texts(flags: Sequence[bytes]) -> tuple[str, ...]:
     return tuple(flag.decode("ascii") for flag in flags)
 
 
-def _both(
-    name: bytes, parse: Any, run: Any, *, holds_expunge: bool = False
-) -> dict[bytes, Rule[Any]]:
+def _both(name: bytes, parse: Any, run: Any, **about: Any) -> dict[bytes, Rule[Any]]:
     """Return the rules of a command by sequence number and by UID."""
     by_uid = {name: False, b"UID " + name: True}
     return {
-        key: Rule(
-            State.SELECTED, parse, partial(run, by_uid=uid), holds_expunge=holds_expunge
-        )
+        key: Rule(State.SELECTED, parse, partial(run, by_uid=uid), **about)
         for key, uid in by_uid.items()
     }
 
@@ -263,10 +259,12 @@ RULES: dict[bytes, Rule[Any]] = {
     b"APPEND": Rule(LOGGED_IN, parse_append, append),
     b"CHECK": Rule(State.SELECTED, no_arguments, check),
     b"CLOSE": Rule(State.SELECTED, no_arguments, close),
-    b"UNSELECT": Rule(State.SELECTED, no_arguments, unselect),
+    b"UNSELECT": Rule(State.SELECTED, no_arguments, unselect, extension=b"UNSELECT"),
     b"EXPUNGE": Rule(State.SELECTED, no_arguments, expunge),
-    b"UID EXPUNGE": Rule(State.SELECTED, parse_uid_expunge, uid_expunge),
+    b"UID EXPUNGE": Rule(
+        State.SELECTED, parse_uid_expunge, uid_expunge, extension=b"UIDPLUS"
+    ),
     **_both(b"STORE", parse_store, store, holds_expunge=True),
     **_both(b"COPY", parse_transfer, copy),
-    **_both(b"MOVE", parse_transfer, move),
+    **_both(b"MOVE", parse_transfer, move, extension=b"MOVE"),
 }

@@ -23,17 +23,12 @@ from mailsrv.accounts.sasl import (
 from mailsrv.imap.commands.rule import ANY, LOGGED_IN, Rule, no_arguments
 from mailsrv.imap.engine import ImapEngine
 from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.imap.extensions import ALWAYS, ENABLES, WORDS
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session, State
 
 log = Logger()
 
-# What any client may know, and what is of use after log-in only.
-_ALWAYS = b"IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE"
-_LOGGED_IN = (
-    b"CHILDREN LIST-EXTENDED SPECIAL-USE CREATE-SPECIAL-USE XLIST UNSELECT UIDPLUS"
-    b" MOVE QUOTA QUOTA=RES-STORAGE"
-)
 MAX_ID_FIELDS = 30  # RFC 2971 section 3.3, and the two that follow
 MAX_ID_NAME = 30
 MAX_ID_VALUE = 1024
@@ -41,9 +36,13 @@ MAX_ID_VALUE = 1024
 
 def capabilities(session: Session) -> bytes:
     """Return what the session may use now (RFC 3501 section 7.2.1)."""
-    if session.account is not None:
-        return b"CAPABILITY %b %b" % (_ALWAYS, _LOGGED_IN)
-    words = [b"CAPABILITY", _ALWAYS]
+    logged_in = session.account is not None
+    words = [b"CAPABILITY", b"IMAP4rev1"]
+    words += (
+        word for word in WORDS if (logged_in or word in ALWAYS) and session.offers(word)
+    )
+    if logged_in:
+        return b" ".join(words)
     if not session.tls_active and session.services.tls is not None:
         words.append(b"STARTTLS")
     if session.may_send_password:
@@ -115,7 +114,13 @@ def parse_enable(arguments: Parser) -> list[bytes]:
 
 async def enable(session: Session, names: list[bytes]) -> bytes:
     # RFC 5161 section 3.1: what is unknown, or needs no enabling, is passed over.
-    session.write(b"* ENABLED\r\n")
+    new = [
+        name
+        for name in dict.fromkeys(names)
+        if name in ENABLES and name not in session.enabled and session.offers(name)
+    ]
+    session.enabled.update(new)
+    session.write(b" ".join((b"* ENABLED", *new)) + b"\r\n")
     return b""
 
 
@@ -263,11 +268,11 @@ RULES: dict[bytes, Rule[Any]] = {
     b"CAPABILITY": Rule(ANY, no_arguments, capability),
     b"NOOP": Rule(ANY, no_arguments, noop),
     b"LOGOUT": Rule(ANY, no_arguments, logout),
-    b"ID": Rule(ANY, parse_id, identify),
+    b"ID": Rule(ANY, parse_id, identify, extension=b"ID"),
     b"STARTTLS": Rule(State.NOT_AUTHENTICATED, no_arguments, starttls),
     b"LOGIN": Rule(State.NOT_AUTHENTICATED, parse_login, login),
     b"AUTHENTICATE": Rule(State.NOT_AUTHENTICATED, parse_authenticate, authenticate),
-    b"ENABLE": Rule(LOGGED_IN, parse_enable, enable),
-    b"NAMESPACE": Rule(LOGGED_IN, no_arguments, namespace),
-    b"IDLE": Rule(LOGGED_IN, no_arguments, idle),
+    b"ENABLE": Rule(LOGGED_IN, parse_enable, enable, extension=b"ENABLE"),
+    b"NAMESPACE": Rule(LOGGED_IN, no_arguments, namespace, extension=b"NAMESPACE"),
+    b"IDLE": Rule(LOGGED_IN, no_arguments, idle, extension=b"IDLE"),
 }
