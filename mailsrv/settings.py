@@ -115,8 +115,9 @@ class ImapSettings:
     max_connections_per_address: int = key(200, "from one IPv4 address or IPv6 /64")
     login_timeout_s: float = key(60.0, "to log in")
     idle_timeout_s: float = key(
-        # RFC 3501 section 5.4: not under 30 minutes.
-        1800.0,
+        # RFC 3501 section 5.4: not under 30 minutes. More than that: some versions
+        # of Outlook hear of no new mail once they were dropped at 30.
+        2100.0,
         "without a command, and in IDLE",
         least=1800.0,
     )

@@ -46,6 +46,9 @@ _MIGRATIONS = [
         send_as TEXT NOT NULL
     );
     """,
+    """
+    ALTER TABLE accounts ADD COLUMN disabled_extensions TEXT NOT NULL DEFAULT '[]'
+    """,
 ]
 BUSY_TIMEOUT_S = 10.0  # for another process's edit to end
 
@@ -54,7 +57,14 @@ _COLUMNS: dict[type[_Record], tuple[str, tuple[str, ...]]] = {
     Domain: ("domains", ("name", "separators", "catch_all")),
     Account: (
         "accounts",
-        ("name", "folder", "password_hash", "quota_octets", "enabled"),
+        (
+            "name",
+            "folder",
+            "password_hash",
+            "quota_octets",
+            "enabled",
+            "disabled_extensions",
+        ),
     ),
     Alias: ("aliases", ("name", "targets")),
     Group: ("groups", ("name", "members", "send_as")),
@@ -203,8 +213,12 @@ def _read(connection: sqlite3.Connection) -> Directory:
         for name, separators, catch_all in _rows(connection, Domain)
     }
     entries: dict[str, Entry] = {
-        name: Account(name, folder, password_hash, quota, bool(enabled))
-        for name, folder, password_hash, quota, enabled in _rows(connection, Account)
+        name: Account(
+            name, folder, password_hash, quota, bool(enabled), tuple(json.loads(words))
+        )
+        for name, folder, password_hash, quota, enabled, words in _rows(
+            connection, Account
+        )
     }
     for name, targets in _rows(connection, Alias):
         entries[name] = Alias(name, tuple(json.loads(targets)))

@@ -34,6 +34,8 @@ class Account:
     password_hash: str = field(repr=False)
     quota_octets: int | None = None
     enabled: bool = True  # a disabled account neither logs in nor receives
+    # Words of IMAP's CAPABILITY that are not offered to its clients, upper case.
+    disabled_extensions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,15 @@ def set_quota(directory: Directory, name: str, octets: int | None) -> Directory:
     return _with(directory, replace(account, quota_octets=octets))
 
 
+def set_disabled_extensions(
+    directory: Directory, name: str, words: Iterable[str]
+) -> Directory:
+    """Choose the extensions of IMAP that an account's clients are not offered."""
+    account = existing_account(directory, name)
+    disabled = tuple(sorted(set(words)))
+    return _with(directory, replace(account, disabled_extensions=disabled))
+
+
 def add_alias(directory: Directory, name: str, targets: Iterable[str]) -> Directory:
     """Make an alias, or give an existing one further targets."""
     alias = _new_or(directory, name, Alias)

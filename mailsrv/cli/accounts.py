@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -25,7 +25,7 @@ from mailsrv.cli.editing import (
     print_table,
     snapshot,
 )
-from mailsrv.settings import Settings
+from mailsrv.settings import ImapExtension, Settings
 from mailsrv.store.folders import ensure_defaults
 
 # A running server has seen by then that the account is gone: it has ended its
@@ -53,6 +53,26 @@ class _Quota(click.ParamType[int | None]):
         if size is None or int(size[1]) == 0:
             self.fail(f"{value!r} is no size: write 500M, 5G or none", param, ctx)
         return int(size[1]) * _UNITS[size[2].upper()]
+
+
+class _Words(click.ParamType[tuple[str, ...]]):
+    """Extensions that can be switched off, with spaces between; ``none`` is none."""
+
+    name = "words"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        # Any: click hands over a text, or what this made of it before.
+        if isinstance(value, tuple):
+            return value
+        words = tuple(value.upper().split())
+        if words == ("NONE",):
+            return ()
+        if unknown := [word for word in words if word not in get_args(ImapExtension)]:
+            known = ", ".join(get_args(ImapExtension))
+            self.fail(f"{unknown[0]} cannot be switched off, but {known}", param, ctx)
+        return words
 
 
 _password_option = click.option(
@@ -105,6 +125,7 @@ def list_(settings: Settings, as_json: bool) -> None:
             "address": shown(account.name),
             "enabled": account.enabled,
             "quota_octets": account.quota_octets,
+            "disabled_extensions": account.disabled_extensions,
         }
         for account in snapshot(settings).accounts()
     ]
@@ -185,6 +206,34 @@ def quota(settings: Settings, address: str, size: int | None, as_json: bool) -> 
     _print(settings, after, address, as_json, f"has {limit}")
 
 
+@account_group.command("set")
+@click.argument("address")
+@click.option(
+    "--disabled-extensions",
+    type=_Words(),
+    help="Words of IMAP's CAPABILITY that are not offered to the account's mail"
+    ' programs, such as "COMPRESS=DEFLATE SORT"; "none": offer all.',
+)
+@config_option
+@json_option
+def set_(
+    settings: Settings,
+    address: str,
+    disabled_extensions: tuple[str, ...] | None,
+    as_json: bool,
+) -> None:
+    """Change how an account's mail programs are served, from their next log-in on."""
+
+    def change(directory: Directory) -> Directory:
+        if disabled_extensions is not None:
+            return edits.set_disabled_extensions(
+                directory, address, disabled_extensions
+            )
+        return directory
+
+    _print(settings, edit(settings, change), address, as_json, "is changed")
+
+
 @account_group.command("delete")
 @click.argument("address")
 @click.option("--purge", is_flag=True, help="Delete its mail as well, for good.")
@@ -262,6 +311,7 @@ def _fields(settings: Settings, account: Account) -> Fields:
         "login": shown(account.name),
         "enabled": account.enabled,
         "quota_octets": account.quota_octets,
+        "disabled_extensions": account.disabled_extensions,
         "maildir": str(settings.data / "mail" / account.folder / "Maildir"),
     }
 

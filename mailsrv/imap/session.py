@@ -163,7 +163,10 @@ class Session:
 
     def offers(self, extension: bytes) -> bool:
         """Whether a word of `extensions.WORDS` is not switched off here."""
-        return extension.decode("ascii") not in self.settings.disabled_extensions
+        word = extension.decode("ascii")
+        if self.account is not None and word in self.account.disabled_extensions:
+            return False
+        return word not in self.settings.disabled_extensions
 
     @property
     def account_mailboxes(self) -> AccountMailboxes:

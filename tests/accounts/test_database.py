@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailsrv.accounts.database import (
+    _MIGRATIONS,
     AccountDatabase,
     DatabaseGone,
     DatabaseTooNew,
@@ -22,6 +23,7 @@ from mailsrv.accounts.edits import (
     add_domain,
     add_group,
     delete,
+    set_disabled_extensions,
     set_enabled,
     set_password_hash,
 )
@@ -32,6 +34,9 @@ def office(directory: Directory) -> Directory:
     directory = add_domain(directory, "example.test")
     directory = add_account(directory, "anna@example.test", "hash a", 1000)
     directory = add_account(directory, "bert@example.test", "hash b")
+    directory = set_disabled_extensions(
+        directory, "bert@example.test", ["SORT", "COMPRESS=DEFLATE"]
+    )
     directory = add_alias(directory, "info@example.test", ["anna@example.test"])
     return add_group(
         directory,
@@ -165,6 +170,19 @@ class SqliteDatabaseTests(MemoryDatabaseTests):
         connection.close()
         with self.assertRaises(DatabaseTooNew):
             self.database.snapshot()
+
+    def test_file_of_the_first_release_is_brought_up_to_date(self) -> None:
+        with sqlite3.connect(self.path) as connection:
+            connection.executescript(_MIGRATIONS[0])
+            connection.execute(
+                "INSERT INTO accounts"
+                " (name, folder, password_hash, quota_octets, enabled)"
+                " VALUES ('anna@example.test', 'anna@example.test', 'hash a', 9, 1)"
+            )
+            connection.execute("PRAGMA user_version = 1")
+        connection.close()
+        anna = Account("anna@example.test", "anna@example.test", "hash a", 9)
+        self.assertEqual(list(self.database.snapshot().accounts()), [anna])
 
     def test_nothing_is_opened_before_use(self) -> None:
         self.assertFalse(self.path.exists())

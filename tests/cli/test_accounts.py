@@ -86,6 +86,7 @@ class AccountTests(CommandCase):
                 "login": ANNA,
                 "enabled": True,
                 "quota_octets": 2048,
+                "disabled_extensions": [],
                 "maildir": str(maildir),
             },
         )
@@ -138,6 +139,23 @@ class AccountTests(CommandCase):
         for wrong in ("1.5G", "0", "lots"):
             said = self.call("account", "quota", ANNA, wrong, ends=2)
             self.assertIn("is no size", said)
+
+    def test_extensions_that_are_not_offered(self) -> None:
+        self.add(ANNA)
+
+        def set_to(words: str, ends: int = 0) -> str:
+            return self.call(
+                "account", "set", ANNA, "--disabled-extensions", words, ends=ends
+            )
+
+        set_to("quota Idle")
+        details = self.json("account", "show", ANNA)
+        self.assertEqual(details["disabled_extensions"], ["IDLE", "QUOTA"])
+        self.assertIn("IDLE, QUOTA", self.call("account", "list"))
+        self.assertIn("cannot be switched off", set_to("IMAP4REV1", ends=2))
+        set_to("none")
+        details = self.json("account", "show", ANNA)
+        self.assertEqual(details["disabled_extensions"], [])
 
     def test_show(self) -> None:
         self.add(ANNA, BERT)

@@ -2,6 +2,7 @@
 
 import os
 
+from mailsrv.accounts import edits
 from mailsrv.imap.server import COMMANDS_IN_A_TURN, MAX_BAD
 from mailsrv.imap.session import LINGER_S, MAX_QUEUED
 from mailsrv.settings import ImapSettings
@@ -65,6 +66,17 @@ class LoginTests(ImapCase):
         self.assertNotIn(b"MOVE", words)
         self.assertNotIn(b"IDLE", words)
         self.assertIn(b"2 BAD", client.send(b"2 IDLE\r\n"))
+
+    def test_an_extension_that_is_disabled_for_the_account(self) -> None:
+        self.live.database.edit(
+            lambda d: edits.set_disabled_extensions(d, "anna", ["MOVE"])
+        )
+        self.clock.advance(2)
+        client = Client(self.factory())
+        words = client.send(b"0 LOGIN anna secret\r\n").split()
+        self.assertIn(b"UIDPLUS", words)
+        self.assertNotIn(b"MOVE", words)
+        self.assertIn(b"2 BAD", client.send(b"2 MOVE 1 Trash\r\n"))
 
     def test_a_wrong_password(self) -> None:
         client = Client(self.factory())
@@ -146,9 +158,9 @@ class LimitsTests(ImapCase):
 
     def test_autologout(self) -> None:
         client = self.logged_in()
-        self.clock.advance(1700)
+        self.clock.advance(2000)
         client.send(b"1 NOOP\r\n")
-        self.clock.advance(1700)
+        self.clock.advance(2000)
         self.assertFalse(client.ended)
         self.clock.advance(200)
         self.assertIn(b"* BYE Autologout", client.heard())
@@ -187,7 +199,7 @@ class LimitsTests(ImapCase):
         self.assertIn(b"2 OK", client.heard())
         client.server.pauseProducing()
         client.send(b"3 FETCH 1:3 BODY.PEEK[]\r\n")
-        self.clock.advance(1801)
+        self.clock.advance(ImapSettings().idle_timeout_s + 1)
         self.assertTrue(client.wire.aborted)
 
 
@@ -225,7 +237,7 @@ class IdleTests(ImapCase):
         self.assertEqual(client.heard(), b"")
         self.clock.advance(1)
         self.assertEqual(client.heard(), b"* OK Still here\r\n")
-        self.clock.advance(1800)
+        self.clock.advance(ImapSettings().idle_timeout_s)
         self.assertIn(b"* BYE", client.heard())
 
     def test_anything_but_done_is_bad(self) -> None:
