@@ -104,6 +104,9 @@ ImapExtension = Literal[
     "MOVE",
     "QUOTA",
     "QUOTA=RES-STORAGE",
+    "ESEARCH",
+    "SEARCHRES",
+    "WITHIN",
 ]
 
 

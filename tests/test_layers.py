@@ -33,7 +33,8 @@ RANK = {
     "plugins": 7,
 }
 # Engines: octets and values only.
-PURE = {"grammar", "parser", "engine", "format", "reply", "sequence", "search_keys"}
+PURE = {"grammar", "parser", "engine", "format", "reply", "sequence"}
+PURE |= {"search_keys", "search_arguments"}
 
 
 def imports(path: Path) -> set[str]:

@@ -63,10 +63,15 @@ def date_time(utc_s: float) -> bytes:
 
 def uid_set(uids: Iterable[int]) -> bytes:
     """Return ascending or other UIDs as a set that keeps their order (RFC 4315)."""
-    spans: list[list[int]] = []
-    for uid in uids:
-        if spans and uid == spans[-1][1] + 1:
-            spans[-1][1] = uid
+    return b",".join(b"%d" % a if a == b else b"%d:%d" % (a, b) for a, b in spans(uids))
+
+
+def spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return `numbers` in their order, those that follow one another as a range."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1] = found[-1][0], number
         else:
-            spans.append([uid, uid])
-    return b",".join(b"%d" % a if a == b else b"%d:%d" % (a, b) for a, b in spans)
+            found.append((number, number))
+    return found

@@ -14,6 +14,7 @@ from typing import TypeVar
 from mailsrv.imap import grammar
 from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.grammar import MAX_NUMBER, STAR, SequenceSet
+from mailsrv.mailboxes.sequence import SAVED
 from mailsrv.store import mutf7
 from mailsrv.store.names import SEPARATOR, canonical
 
@@ -72,6 +73,13 @@ class Parser:
             raise ProtocolViolation("Number over 32 bits")
         return value
 
+    def mod_sequence(self) -> int:
+        """Take a mod-sequence-valzer (RFC 7162 section 7)."""
+        value = int(self.take(grammar.NUMBER, "a mod-sequence").group())
+        if value > grammar.MAX_MOD_SEQUENCE:
+            raise ProtocolViolation("Mod-sequence over 63 bits")
+        return value
+
     def string(self) -> bytes:
         """Take a quoted string or a literal."""
         if self.peek() == b'"':
@@ -105,7 +113,12 @@ class Parser:
         return self.take(grammar.LIST_ATOM, "a mailbox pattern").group()
 
     def sequence_set(self) -> SequenceSet:
-        """Take a sequence-set; the meaning of its numbers is the mailbox's matter."""
+        """Take a sequence-set; the meaning of its numbers is the mailbox's matter.
+
+        ``$``, what SEARCH saved (RFC 5182), stands alone: ``SAVED``.
+        """
+        if self.skip(b"$"):
+            return SAVED
         text = self.take(grammar.SEQUENCE_SET, "a sequence set").group()
         ranges = []
         for part in text.split(b","):

@@ -1,19 +1,22 @@
-"""The arguments of SEARCH as a tree of keys (RFC 3501 section 6.4.4)."""
+"""What SEARCH, SORT and THREAD look for, as a tree of keys.
+
+RFC 3501 section 6.4.4; also the keys of RFC 5032 (OLDER, YOUNGER) and RFC 7162
+section 3.1.5 (MODSEQ).
+"""
 
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.imap.errors import ProtocolViolation
 from mailsrv.imap.grammar import MAX_DEPTH, SequenceSet
 from mailsrv.imap.parser import Parser
-from mailsrv.mime.charset import fold
+from mailsrv.mime.charset import decode, fold
 
 MAX_KEYS = 500  # of one SEARCH: each may read every message
-CHARSETS = {b"US-ASCII", b"UTF-8"}  # UTF-8 reads both
-
 _EPOCH = datetime.date(1970, 1, 1)
+_NUMBERS = tuple(bytes([octet]) for octet in b"123456789*$")  # begin a sequence set
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,21 @@ class Compare:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """Whether a message came at most (or at least) so many seconds ago."""
+
+    seconds: int
+    younger: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModSeq:
+    """A mod-sequence of at least this value."""
+
+    at_least: int
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """A header field, lower-case, that holds folded text; "" asks if it exists."""
 
@@ -94,7 +112,19 @@ class Contains:
     header: bool
 
 
-Key = And | Or | Not | Numbers | HasFlag | IsRecent | Compare | Header | Contains
+Key = (
+    And
+    | Or
+    | Not
+    | Numbers
+    | HasFlag
+    | IsRecent
+    | Compare
+    | Within
+    | ModSeq
+    | Header
+    | Contains
+)
 
 _FLAGS = {
     name.upper().encode(): HasFlag("\\" + name)
@@ -122,38 +152,34 @@ _DATES = {
 _SIZES = {b"LARGER": Order.MORE, b"SMALLER": Order.LESS}
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A SEARCH or UID SEARCH command."""
+def has_mod_seq(key: Key) -> bool:
+    """Tell whether MODSEQ is anywhere in `key`."""
+    match key:
+        case And(keys):
+            return any(map(has_mod_seq, keys))
+        case Or(one, other):
+            return has_mod_seq(one) or has_mod_seq(other)
+        case Not(inner):
+            return has_mod_seq(inner)
+        case _:
+            return isinstance(key, ModSeq)
 
-    by_uid: bool
-    key: Key
 
-
-def parse_search(parser: Parser) -> Search:
-    return Search(False, _Reader(parser).program())
-
-
-def parse_uid_search(parser: Parser) -> Search:
-    return Search(True, _Reader(parser).program())
+def read_keys(parser: Parser, charset: str) -> Key:
+    """Take one or more keys, to the end. Their texts are in `charset`."""
+    return _Reader(parser, charset).all()
 
 
 class _Reader:
     """Reads keys, and counts them."""
 
-    def __init__(self, parser: Parser) -> None:
+    def __init__(self, parser: Parser, charset: str) -> None:
         self._parser = parser
+        self._charset = charset
         self._count = 0
 
-    def program(self) -> Key:
-        """Take all that follows the command's name."""
+    def all(self) -> Key:
         parser = self._parser
-        parser.space()
-        if parser.skip(b"CHARSET "):
-            if parser.astring().upper() not in CHARSETS:
-                known = b" ".join(sorted(CHARSETS))
-                raise Refused("Unknown charset", b"BADCHARSET (%b)" % known)
-            parser.space()
         keys = [self._key(0)]
         # Looser than RFC 3501 section 9: spaces at the end are no error.
         while parser.data[parser.at :].strip(b" "):
@@ -168,7 +194,7 @@ class _Reader:
         parser = self._parser
         if parser.peek() == b"(":
             return And(tuple(parser.items(lambda: self._key(depth + 1))))
-        if parser.peek().isdigit() or parser.peek() == b"*":
+        if parser.peek() in _NUMBERS:
             return Numbers(parser.sequence_set(), by_uid=False)
         name = parser.keyword()
         if name == b"NOT":
@@ -188,6 +214,24 @@ class _Reader:
             raise ProtocolViolation("Unknown search key")
         self._parser.space()
         return read(self, name)
+
+    def _within(self, name: bytes) -> Key:
+        seconds = self._parser.number()
+        if not seconds:
+            raise ProtocolViolation("An interval of no seconds")
+        return Within(seconds, younger=name == b"YOUNGER")
+
+    def _mod_seq(self, _: bytes) -> Key:
+        parser = self._parser
+        if parser.peek() == b'"':
+            # RFC 7162 section 3.1.5: there is one mod-sequence for all flags here,
+            # so which is meant is passed over.
+            parser.string()
+            parser.space()
+            if parser.keyword() not in (b"PRIV", b"SHARED", b"ALL"):
+                raise ProtocolViolation("Expected PRIV, SHARED or ALL")
+            parser.space()
+        return ModSeq(parser.mod_sequence())
 
     def _uid(self, _: bytes) -> Key:
         return Numbers(self._parser.sequence_set(), by_uid=True)
@@ -215,15 +259,21 @@ class _Reader:
         return Contains(self._text(), header=name == b"TEXT")
 
     def _text(self) -> str:
-        """Take what is sought. Without CHARSET too it may be UTF-8, as clients do."""
+        """Take what is sought. In US-ASCII too it may be UTF-8, as clients do."""
+        octets = self._parser.astring()
+        if self._charset.upper() not in ("US-ASCII", "UTF-8"):
+            return fold(decode(octets, self._charset))
         try:
-            return fold(self._parser.astring().decode())
+            return fold(octets.decode())
         except UnicodeDecodeError:
             raise ProtocolViolation("Search text is not UTF-8") from None
 
 
 _ARGUMENTS: dict[bytes, Callable[[_Reader, bytes], Key]] = {
     b"UID": _Reader._uid,
+    b"OLDER": _Reader._within,
+    b"YOUNGER": _Reader._within,
+    b"MODSEQ": _Reader._mod_seq,
     b"KEYWORD": _Reader._keyword,
     b"UNKEYWORD": _Reader._keyword,
     b"HEADER": _Reader._header,

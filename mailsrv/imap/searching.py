@@ -8,7 +8,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import eq, ge, gt, lt
+from operator import eq, ge, gt, le, lt
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from mailsrv.imap.grammar import SequenceSet
@@ -20,12 +20,15 @@ from mailsrv.imap.search_keys import (
     Header,
     IsRecent,
     Key,
+    ModSeq,
     Not,
     Numbers,
     Or,
     Order,
     Quantity,
+    Within,
 )
+from mailsrv.mailboxes.sequence import SAVED
 from mailsrv.mime import envelope
 from mailsrv.mime.charset import fold
 from mailsrv.mime.header import MAX_HEADER, decode, fields, unfold
@@ -55,7 +58,20 @@ class Message(NamedTuple):  # made of every message: cheaper than a dataclass
 
     seq: int
     flags: int
+    mod_seq: int
     is_recent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What keys mean in one session, when its command began."""
+
+    mailbox: str
+    mask_of: Callable[[str], int]  # of a flag or keyword; 0 if there is none
+    last_seq: int  # what "*" stands for
+    last_uid: int
+    saved: SequenceSet  # what "$" stands for, UIDs
+    now_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +79,8 @@ class Searcher:
     """Answers keys for some messages of a mailbox."""
 
     store: "AccountStore"
-    mailbox: str
+    scope: Scope
     messages: Mapping[UID, Message]
-    mask_of: Callable[[str], int]  # of a flag or keyword; 0 if there is none
-    last_seq: int  # what "*" stands for
-    last_uid: int
     _values: dict[str, dict[UID, int | None]] = field(default_factory=dict)
 
     def find(self, key: Key) -> Found:
@@ -90,10 +103,17 @@ class Searcher:
             case Numbers(ranges, by_uid):
                 return self._numbered(ranges, by_uid, among)
             case HasFlag(name):
-                mask = self.mask_of(name)
+                mask = self.scope.mask_of(name)
                 return {uid for uid in among if self.messages[uid].flags & mask}
             case IsRecent():
                 return {uid for uid in among if self.messages[uid].is_recent}
+            case ModSeq(least):
+                return {uid for uid in among if self.messages[uid].mod_seq >= least}
+            case Within(seconds, younger):
+                dates = yield from self._column("internal_date", among)
+                then = self.scope.now_s - seconds
+                compare = ge if younger else le
+                return {uid for uid, date in dates.items() if compare(date, then)}
             case Compare():
                 return (yield from self._compared(key, among))
             case Header(name) if name in _IN_ENVELOPE:
@@ -104,7 +124,10 @@ class Searcher:
                 return (yield from self._in_texts(key, among))
 
     def _numbered(self, ranges: SequenceSet, by_uid: bool, among: set[UID]) -> set[UID]:
-        spans = _joined(ranges, self.last_uid if by_uid else self.last_seq)
+        if ranges == SAVED:
+            ranges, by_uid = self.scope.saved, True
+        last = self.scope.last_uid if by_uid else self.scope.last_seq
+        spans = _joined(ranges, last)
         starts = [start for start, _ in spans]
 
         def is_in(number: int) -> bool:
@@ -116,27 +139,30 @@ class Searcher:
         return {uid for uid in among if is_in(self.messages[uid].seq)}
 
     def _compared(self, key: Compare, among: set[UID]) -> Found:
-        column = key.quantity.value
-        values = self._values.setdefault(column, {})
-        for uids in _slices(among - values.keys(), ROWS):
-            rows = self.store.rows(self.mailbox, uids, [column])
-            values.update((row.uid, row.columns[column]) for row in rows)
-            yield
+        values = yield from self._column(key.quantity.value, among)
         compare = _COMPARE[key.order]
         unit = _DAY_S if key.quantity is Quantity.INTERNAL_DAY else 1
         return {
-            uid
-            for uid in among
-            # None: it has no such date (or, no longer there, no row).
-            if (value := values.get(uid)) is not None
-            and compare(value // unit, key.value)
+            uid for uid, value in values.items() if compare(value // unit, key.value)
         }
+
+    def _column(
+        self, column: str, among: set[UID]
+    ) -> Generator[None, None, dict[UID, int]]:
+        """Return a column of the index, of those of `among` that have a value."""
+        values = self._values.setdefault(column, {})
+        for uids in _slices(among - values.keys(), ROWS):
+            rows = self.store.rows(self.scope.mailbox, uids, [column])
+            values.update((row.uid, row.columns[column]) for row in rows)
+            yield
+        # None: it has no such date (or, no longer there, no row).
+        return {uid: value for uid in among if (value := values.get(uid)) is not None}
 
     def _in_envelopes(self, key: Header, among: set[UID]) -> Found:
         found: set[UID] = set()
         word = _longest_word(key.text)
         for uids in _slices(among, ENVELOPES):
-            for row in self.store.rows(self.mailbox, uids, ["envelope"]):
+            for row in self.store.rows(self.scope.mailbox, uids, ["envelope"]):
                 written: bytes = row.columns["envelope"]
                 # Most can be told apart without taking the ENVELOPE to pieces.
                 plain = written.isascii() and b"=?" not in written
@@ -179,7 +205,7 @@ class Searcher:
         found: set[UID] = set()
         for count, uid in enumerate(sorted(among), 1):
             try:
-                opened = self.store.open_message(self.mailbox, uid)
+                opened = self.store.open_message(self.scope.mailbox, uid)
             except MessageGone:
                 continue
             with opened as file:
@@ -199,7 +225,7 @@ def cost(key: Key) -> int:
             return max(cost(one), cost(other))
         case Not(inner):
             return cost(inner)
-        case Compare():
+        case Compare() | Within():
             return 1
         case Header(name):
             return 2 if name in _IN_ENVELOPE else 3

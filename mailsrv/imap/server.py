@@ -161,6 +161,7 @@ async def run(session: Session, command: Command) -> bool:
     """Run a command and send its tagged reply; return whether it was not BAD."""
     session.commands += 1
     session.busy = True
+    session.tag = command.tag
     session.message = command.message
     rule = RULES.get(command.name)
     status, text, code = await _outcome(session, command, rule)

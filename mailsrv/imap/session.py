@@ -99,6 +99,7 @@ class Session:
         "services",
         "settings",
         "since_s",
+        "tag",
         "transport",
         "wake",
     )
@@ -122,6 +123,7 @@ class Session:
         self.enabled: set[bytes] = set()  # upper case, by ENABLE or otherwise
         self.client = ""  # what ID told
         self.busy = False  # a command runs
+        self.tag = b""  # of the command that runs
         self.closing = False
         self.draining = False  # BYE as soon as no command runs
         self.ended_by = ""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from mailsrv.mailboxes.flags import flag_names
-from mailsrv.mailboxes.sequence import MAX_FLAGS, Gone, News, Tracker
+from mailsrv.mailboxes.sequence import MAX_FLAGS, SAVED, Gone, News, Tracker
 from mailsrv.mailboxes.view import MailboxView, SilentStore
 from mailsrv.store.account import AccountStore
 from mailsrv.store.names import canonical
@@ -33,7 +33,7 @@ class Selected:
     `news`: send what it returns before anything that uses the numbers.
     """
 
-    __slots__ = ("_mailboxes", "_tracker", "_view", "on_news", "read_only")
+    __slots__ = ("_mailboxes", "_tracker", "_view", "on_news", "read_only", "saved")
 
     def __init__(
         self, mailboxes: "AccountMailboxes", view: MailboxView, tracker: Tracker
@@ -45,6 +45,8 @@ class Selected:
         # Called in the reactor thread when `news` has something to say; the
         # session sets it while it is in IDLE.
         self.on_news: Callable[[], None] | None = None
+        # UIDs in ranges: the "$" of RFC 5182. What is expunged drops out of itself.
+        self.saved: tuple[tuple[int, int], ...] = ()
         view.sessions[tracker] = self._wake
 
     def _wake(self) -> None:
@@ -114,8 +116,11 @@ class Selected:
     ) -> "array[int]":
         """Return the UIDs of a sequence set, ascending; see `Tracker.uids`.
 
-        A range is inclusive; 0 (`sequence.STAR`) stands for "*".
+        A range is inclusive; 0 (`sequence.STAR`) stands for "*". `sequence.SAVED`
+        stands for what was saved, UIDs in any case.
         """
+        if ranges == SAVED:
+            return self._tracker.uids(self.saved, by_uid=True)
         return self._tracker.uids(ranges, by_uid=by_uid)
 
     def walk(self, uids: Iterable[int]) -> Iterator[tuple[int, int, int, int]]:

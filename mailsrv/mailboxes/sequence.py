@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 MAX_FLAGS = 5_000  # in the news of one call, which takes some 10 ms then
 STAR = 0  # the "*" of a sequence set: the largest number in use
+SAVED = ((-1, -1),)  # the sequence set "$": what SEARCH saved (RFC 5182)
 
 
 class OutOfRange(Exception):

@@ -40,7 +40,7 @@ class MailStore:
         """`root` holds one directory for each account. Nothing is read yet."""
         self._settings = settings
         self._root = root
-        self._now = now
+        self.now = now  # wall clock
         self._threads = threads
         self._reactor = reactor
         self._watcher = Watcher(reactor)
@@ -128,7 +128,7 @@ class MailStore:
         return Delivery(
             self._root,
             host=os.uname().nodename,
-            now=self._now,
+            now=self.now,
             reserve_octets=self._settings.free_space_reserve_octets,
         )
 

@@ -63,12 +63,21 @@ _CODECS = {
 }
 
 
+def _codec(charset: str) -> str | None:
+    return _CODECS.get(charset.strip().lower().replace("_", "-"))
+
+
+def is_known(charset: str) -> bool:
+    """Tell whether text in `charset` can be decoded for what it is."""
+    return charset.upper() == "US-ASCII" or _codec(charset) is not None
+
+
 def decode(octets: bytes, charset: str) -> str:
     """Decode text that claims to be in `charset`; never fails.
 
     US-ASCII, no and unknown charsets: as UTF-8 if it is that, else as Latin-1.
     """
-    codec = _CODECS.get(charset.strip().lower().replace("_", "-"))
+    codec = _codec(charset)
     if codec is not None:
         return octets.decode(codec, "replace")
     try:

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.parser import Parser
+from mailsrv.imap.search_arguments import Return, parse_search
 from mailsrv.imap.search_keys import (
     And,
     Compare,
@@ -19,16 +20,17 @@ from mailsrv.imap.search_keys import (
     Header,
     IsRecent,
     Key,
+    ModSeq,
     Not,
     Numbers,
     Or,
     Order,
     Quantity,
-    parse_search,
-    parse_uid_search,
+    Within,
 )
-from mailsrv.imap.searching import Message, Searcher, cost
+from mailsrv.imap.searching import Message, Scope, Searcher, cost
 from mailsrv.mailboxes.flags import flag_mask
+from mailsrv.mailboxes.sequence import SAVED
 from mailsrv.store.delivery import Letter
 from mailsrv.store.values import UID, Target
 from tests.store.account_fixture import Office
@@ -57,9 +59,17 @@ KEYS: list[tuple[bytes, Key]] = [
     (b'HEADER X-Foo ""', Header(b"x-foo", "")),
     (b"BODY {3}\r\na b", Contains("a b", header=False)),
     (b'TEXT "Gr\xc3\xbc\xc3\x9fe"', Contains("gru\u0308sse", header=True)),
+    (b"$", Numbers(SAVED, by_uid=False)),
+    (b"UID $", Numbers(SAVED, by_uid=True)),
+    (b"OLDER 60", Within(60, younger=False)),
+    (b"younger 60", Within(60, younger=True)),
+    (b"MODSEQ 0", ModSeq(0)),
+    (rb'MODSEQ "/flags/\\draft" all 620162338', ModSeq(620162338)),
     (b"NOT NOT SEEN", Not(Not(SEEN))),
     (b"OR SEEN (RECENT FROM a)", Or(SEEN, And((IsRecent(), Header(b"from", "a"))))),
 ]
+
+KEYS_GRUSSE = b'BODY "Gr\xc3\xbc\xc3\x9fe"'
 
 WRONG = [
     b"",
@@ -76,6 +86,13 @@ WRONG = [
     b"0",
     b"SEEN  ALL",
     b"CHARSET UTF-8",
+    b"$,1",
+    b"OLDER 0",
+    b"MODSEQ 9223372036854775808",
+    b'MODSEQ "/flags/x" some 1',
+    b"RETURN ALL SEEN",
+    b"RETURN (NONSENSE) SEEN",
+    b"RETURN (ALL)",
     b"BODY \xff",
     b'BODY "\xff"',
     b"NOT " * 60 + b"SEEN",
@@ -86,7 +103,7 @@ WRONG = [
 
 def parse(wire: bytes) -> Key:
     parser = Parser(b" " + wire)
-    key = parse_search(parser).key
+    key = parse_search(parser).known_key
     parser.end()
     return key
 
@@ -104,12 +121,21 @@ class GrammarTests(SynchronousTestCase):
     def test_charset(self) -> None:
         for wire in (b"CHARSET UTF-8 SEEN", b'charset "us-ascii" SEEN'):
             self.assertEqual(parse(wire), And((SEEN,)))
-        refused = self.assertRaises(Refused, parse, b"CHARSET KOI8-R SEEN")
+        self.assertEqual(
+            parse(b'CHARSET ISO-8859-1 BODY "gr\xfc\xdfe"'), parse(KEYS_GRUSSE)
+        )
+        refused = self.assertRaises(Refused, parse, b"CHARSET X-NONE BODY {1}\r\n\xff")
         self.assertEqual(refused.code, b"BADCHARSET (US-ASCII UTF-8)")
 
-    def test_uid_search(self) -> None:
-        self.assertTrue(parse_uid_search(Parser(b" ALL")).by_uid)
-        self.assertFalse(parse_search(Parser(b" ALL")).by_uid)
+    def test_return(self) -> None:
+        for wire, returns in (
+            (b"", None),
+            (b"RETURN () ", Return.ALL),
+            (b"return (min Max) ", Return.MIN | Return.MAX),
+            (b"RETURN (COUNT SAVE) CHARSET UTF-8 ", Return.COUNT | Return.SAVE),
+        ):
+            program = parse_search(Parser(b" " + wire + b"SEEN"))
+            self.assertEqual((program.returns, program.key), (returns, And((SEEN,))))
 
     @settings(max_examples=50, deadline=None)
     @given(
@@ -164,6 +190,8 @@ MESSAGES = [
     * 100,
 ]
 
+FIRST = calendar.timegm((2020, 7, 2, 0, 0, 0))
+
 FOUND: list[tuple[bytes, list[int]]] = [
     (b"ALL", [1, 2, 3, 4]),
     (b"SEEN", [2]),
@@ -205,6 +233,12 @@ FOUND: list[tuple[bytes, list[int]]] = [
     (b'BODY "strasse nach s\xc3\xbcden"', [3]),
     (b"TEXT hidden", []),
     (b"BODY {6}\r\n\xe6\x97\xa5\xe6\x9c\xac", [4]),
+    (b"$", [1, 3]),
+    (b"UID $ NOT 1", [3]),
+    (b"OLDER 100000", [1]),
+    (b"OLDER 100001", []),
+    (b"YOUNGER 1", [2, 3, 4]),
+    (b"MODSEQ 103", [3, 4]),
     (b"NOT SEEN NOT FLAGGED", [1, 4]),
     (b"OR SEEN TEXT anna", [1, 2]),
     (b"OR (BODY body SEEN) NOT (OR 1 LARGER 500)", [2, 3]),
@@ -215,9 +249,8 @@ class SearchingTests(SynchronousTestCase):
     def setUp(self) -> None:
         office = Office(Path(self.mktemp()))
         self.store = office.store
-        first = calendar.timegm((2020, 7, 2, 0, 0, 0))
         for n, content in enumerate(MESSAGES):
-            target = Target("anna", internal_date=first + n * 100_000)
+            target = Target("anna", internal_date=FIRST + n * 100_000)
             letter = Letter([content], [target])
             copies = office.delivery.deliver([letter] * 3)  # UID 3 has number 1, ...
             delivered = [copy[0] for copy in copies if isinstance(copy, list)]
@@ -229,7 +262,7 @@ class SearchingTests(SynchronousTestCase):
         state = self.store.open("INBOX")
         self.keywords = state.keywords
         self.messages = {
-            UID(uid): Message(seq, mask, is_recent=seq == 4)
+            UID(uid): Message(seq, mask, mod_seq=100 + seq, is_recent=seq == 4)
             for seq, (uid, mask) in enumerate(
                 zip(state.uids, state.flags, strict=True), 1
             )
@@ -237,14 +270,15 @@ class SearchingTests(SynchronousTestCase):
 
     def search(self, wire: bytes) -> list[int]:
         """Return the sequence numbers of what matches."""
-        searcher = Searcher(
-            self.store,
+        scope = Scope(
             "INBOX",
-            self.messages,
             lambda name: flag_mask([name], self.keywords),
             len(self.messages),
             max(self.messages),
+            saved=((3, 3), (7, 9)),
+            now_s=FIRST + 100_000,
         )
+        searcher = Searcher(self.store, scope, self.messages)
         uids = run(searcher.find(parse(wire)))
         return sorted(self.messages[uid].seq for uid in uids)
 

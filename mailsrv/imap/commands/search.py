@@ -1,11 +1,14 @@
-"""SEARCH and UID SEARCH (RFC 3501 sections 6.4.4 and 6.4.8)."""
+"""SEARCH and UID SEARCH (RFC 3501 section 6.4.4; RFC 4731, RFC 5182, RFC 7162)."""
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mailsrv.imap import format
 from mailsrv.imap.commands.rule import Rule
-from mailsrv.imap.search_keys import Key, Search, parse_search, parse_uid_search
-from mailsrv.imap.searching import Message, Searcher
+from mailsrv.imap.search_arguments import Program, Return, parse_search
+from mailsrv.imap.search_keys import Key
+from mailsrv.imap.searching import Message, Scope, Searcher
 from mailsrv.imap.session import Session, State
 from mailsrv.mailboxes.flags import flag_mask
 from mailsrv.mailboxes.selected import Selected
@@ -15,53 +18,161 @@ if TYPE_CHECKING:
     from mailsrv.store.account import AccountStore
 
 CHUNK = 2000  # messages searched at once: some ms of the reactor to list them
+NUMBERS = 2000  # of an answer, written at once
 ALL = ((1, 0),)
 
 
-async def search(session: Session, request: Search) -> bytes:
+class Match(NamedTuple):  # perhaps one for every message: cheaper than a dataclass
+    """A message that was found."""
+
+    seq: int
+    uid: UID
+    mod_seq: int
+
+
+async def search(session: Session, program: Program, *, by_uid: bool) -> bytes:
     """Answer with the numbers of the messages that match, ascending."""
-    mailbox = session.mailbox
-    found = await matching(mailbox, request.key)
-    numbers = (uid if request.by_uid else seq for seq, uid in found)
-    words = [b"* SEARCH", *(b"%d" % number for number in numbers)]
-    await session.write_some(b" ".join(words) + b"\r\n")
+    found = await matching(session, program)
+    returns = program.returns
+    if returns is None and b"IMAP4REV2" in session.enabled:
+        returns = Return.ALL  # RFC 9051 section 6.4.4
+    if returns is None:
+        await write_numbers(session, b"SEARCH", program, found, by_uid=by_uid)
+    else:
+        await write_extended(session, returns, program, found, by_uid=by_uid)
     return b""
 
 
-async def matching(mailbox: Selected, key: Key) -> list[tuple[int, UID]]:
-    """Return sequence number and UID of the messages that match, ascending."""
+# Finding
+
+
+async def matching(session: Session, program: Program) -> list[Match]:
+    """Return the messages that match, ascending; save them if asked to."""
+    mailbox = session.mailbox
+    saved = mailbox.saved
+    if program.saves:
+        mailbox.saved = ()  # RFC 5182 section 2.1, if this fails
+    key = program.known_key
+    if program.has_mod_seq:
+        session.enabled.add(b"CONDSTORE")  # RFC 7162 section 3.1
     uids = mailbox.uids(ALL, by_uid=True)
     keywords = mailbox.keywords
-    last_seq, last_uid = mailbox.exists, uids[-1] if uids else 0
-    found: list[tuple[int, UID]] = []
+    scope = Scope(
+        mailbox.name,
+        lambda name: flag_mask([name], keywords),
+        mailbox.exists,
+        uids[-1] if uids else 0,
+        saved,
+        int(session.services.mail_store.now()),
+    )
+    found: list[Match] = []
     for start in range(0, len(uids), CHUNK):
-        messages = _snapshot(mailbox, uids[start : start + CHUNK])
-
-        def run(
-            store: "AccountStore", messages: dict[UID, Message] = messages
-        ) -> Generator[None, None, set[UID]]:
-            return Searcher(
-                store,
-                mailbox.name,
-                messages,
-                lambda name: flag_mask([name], keywords),
-                last_seq,
-                last_uid,
-            ).find(key)
-
-        uids_found = await mailbox.read_sliced(run)
-        found += sorted((messages[uid].seq, uid) for uid in uids_found)
+        found += await _matching(mailbox, key, scope, uids[start : start + CHUNK])
+    if program.saves:
+        to_save = _returned(program.returns, found)
+        mailbox.saved = tuple(format.spans(match.uid for match in to_save))
     return found
 
 
-def _snapshot(mailbox: Selected, uids: Sequence[int]) -> dict[UID, Message]:
-    return {
-        UID(uid): Message(seq, mask, mailbox.is_recent(uid))
-        for seq, uid, mask, _ in mailbox.walk(uids)
+async def _matching(
+    mailbox: Selected, key: Key, scope: Scope, uids: Sequence[int]
+) -> list[Match]:
+    messages = {
+        UID(uid): Message(seq, mask, mod_seq, mailbox.is_recent(uid))
+        for seq, uid, mask, mod_seq in mailbox.walk(uids)
     }
 
+    def run(store: "AccountStore") -> Generator[None, None, set[UID]]:
+        return Searcher(store, scope, messages).find(key)
 
-RULES = {
-    b"SEARCH": Rule(State.SELECTED, parse_search, search, holds_expunge=True),
-    b"UID SEARCH": Rule(State.SELECTED, parse_uid_search, search, holds_expunge=True),
+    found = await mailbox.read_sliced(run)
+    return [
+        Match(message.seq, uid, message.mod_seq)
+        for uid, message in messages.items()
+        if uid in found
+    ]
+
+
+def _returned(returns: Return | None, found: Sequence[Match]) -> Sequence[Match]:
+    """Return what of `found` is spoken of: with MIN and MAX alone only those."""
+    if returns is None or returns & (Return.ALL | Return.COUNT) or not found:
+        return found
+    least = [found[0]] if Return.MIN in returns else []
+    most = [found[-1]] if Return.MAX in returns else []
+    return least + most or found
+
+
+# Answering
+
+
+async def write_numbers(
+    session: Session,
+    name: bytes,
+    program: Program,
+    found: Sequence[Match],
+    *,
+    by_uid: bool,
+) -> None:
+    """Write ``* SEARCH`` or ``* SORT``."""
+    session.write(b"* " + name)
+    for start in range(0, len(found), NUMBERS):
+        some = found[start : start + NUMBERS]
+        numbers = (b" %d" % _number(match, by_uid=by_uid) for match in some)
+        await session.write_some(b"".join(numbers))
+    if found and program.has_mod_seq:  # RFC 7162 section 3.1.6
+        session.write(b" (MODSEQ %d)" % max(match.mod_seq for match in found))
+    session.write(b"\r\n")
+
+
+async def write_extended(
+    session: Session,
+    returns: Return,
+    program: Program,
+    found: Sequence[Match],
+    *,
+    by_uid: bool,
+) -> None:
+    """Write ``* ESEARCH`` (RFC 4731); for SAVE alone nothing (RFC 5182)."""
+    if returns == Return.SAVE:
+        return
+    # Always quoted: some clients read nothing else.
+    words = [b'* ESEARCH (TAG "%b")' % session.tag]
+    if by_uid:
+        words.append(b"UID")
+    if found and Return.MIN in returns:
+        words.append(b"MIN %d" % _number(found[0], by_uid=by_uid))
+    if found and Return.MAX in returns:
+        words.append(b"MAX %d" % _number(found[-1], by_uid=by_uid))
+    if Return.COUNT in returns:
+        words.append(b"COUNT %d" % len(found))
+    if found and program.has_mod_seq:  # RFC 4731 section 3.2
+        highest = max(match.mod_seq for match in _returned(returns, found))
+        words.append(b"MODSEQ %d" % highest)
+    session.write(b" ".join(words))
+    if Return.ALL in returns:
+        for start in range(0, len(found), NUMBERS):
+            some = found[start : start + NUMBERS]
+            numbers = (_number(match, by_uid=by_uid) for match in some)
+            separator = b"," if start else b" ALL "
+            await session.write_some(separator + format.uid_set(numbers))
+    session.write(b"\r\n")
+
+
+def _number(match: Match, *, by_uid: bool) -> int:
+    return match.uid if by_uid else match.seq
+
+
+RULES: dict[bytes, Rule[Any]] = {
+    b"SEARCH": Rule(
+        State.SELECTED,
+        parse_search,
+        partial(search, by_uid=False),
+        holds_expunge=True,
+    ),
+    b"UID SEARCH": Rule(
+        State.SELECTED,
+        parse_search,
+        partial(search, by_uid=True),
+        holds_expunge=True,
+    ),
 }
