@@ -13,7 +13,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailsrv.store.delivery import Delivery, Letter, Outcome, StagedFile
-from mailsrv.store.values import Delivered, DeliveryFailed, StoreError, Target
+from mailsrv.store.values import (
+    Delivered,
+    DeliveryFailed,
+    PartlyDelivered,
+    StoreError,
+    Target,
+)
 from mailsrv.threads import Threads
 
 log = Logger()
@@ -117,16 +123,19 @@ class Incoming:
         *,
         grew: Callable[[int], None],
         delivered: Callable[[list[Delivered]], None],
+        apart: bool = False,
     ) -> None:
         """Take a message for `targets`; `header` is its first part, ready to send.
 
         `grew` is told of each change of the octets in flight, `delivered` of the
-        files once they are durable.
+        files once they are durable. With `apart` a copy that fails does not take
+        the others back.
         """
         self._courier = courier
         self.targets = _distinct(targets)
         self._grew = grew
         self._delivered = delivered
+        self._apart = apart
         self._pieces: list[bytes] = []
         self._held = 0  # octets in memory: in _pieces and in a running job
         self._total = 0
@@ -183,14 +192,17 @@ class Incoming:
     async def commit(self) -> list[Delivered]:
         """Make the message durable everywhere.
 
-        Raises `DeliveryFailed`: then nothing is left of it. What was in flight
-        against quotas is released either way.
+        Raises `DeliveryFailed`: then nothing is left of it; or `PartlyDelivered`, if
+        copies stand apart. What was in flight against quotas is released either way.
         """
         if self._half:
             half, self._half = self._half, b""
             self._take(half)
         try:
             delivered = await self._written()
+        except PartlyDelivered as error:
+            self._delivered(error.delivered)
+            raise
         finally:
             await self.abort()
         self._delivered(delivered)
@@ -215,10 +227,12 @@ class Incoming:
         # From here the staged file is the job's to publish or to remove.
         staged, self._staged = self._staged, None
         if staged is None:
-            return await self._courier.deliver(Letter(self._pieces, self.targets))
+            return await self._courier.deliver(
+                Letter(self._pieces, self.targets, self._apart)
+            )
         pieces = self._pieces
         await self._courier.threads.sync.run(lambda: staged.write(pieces))
-        return await self._courier.deliver(Letter(staged, self.targets))
+        return await self._courier.deliver(Letter(staged, self.targets, self._apart))
 
     def _end(self) -> None:
         self._ended = True
@@ -230,14 +244,14 @@ class Incoming:
     async def _write_out(self) -> None:
         """Write what is in memory, and what has come by then, to ``tmp/``."""
         threads, delivery = self._courier.threads, self._courier.delivery
-        target = self.targets[0]
+        homes = self.targets if self._apart else self.targets[:1]
         spilling: Deferred[None] = Deferred()
         self._spilling = spilling
         while self._held > (_SPILL_OCTETS if self._staged else MEMORY_OCTETS):
             pieces, self._pieces = self._pieces, []
             try:
                 self._staged = await threads.sync.run(
-                    partial(_stage, delivery, self._staged, target, pieces)
+                    partial(_stage, delivery, self._staged, homes, pieces)
                 )
             except StoreError as failure:
                 self._fail(failure)
@@ -263,12 +277,12 @@ class Incoming:
 def _stage(
     delivery: Delivery,
     staged: StagedFile | None,
-    target: Target,
+    homes: Sequence[Target],
     pieces: Sequence[bytes],
 ) -> StagedFile:
     """Write `pieces` behind the others, in a thread."""
     if staged is None:
-        staged = delivery.stage(target)
+        staged = delivery.stage(*homes)
     staged.write(pieces)
     return staged
 

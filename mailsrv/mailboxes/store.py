@@ -67,11 +67,14 @@ class MailStore:
         mailboxes.quota_octets = account.quota_octets
         return mailboxes
 
-    def receive(self, targets: Sequence[Target], header: bytes) -> Incoming:
+    def receive(
+        self, targets: Sequence[Target], header: bytes, *, apart: bool = False
+    ) -> Incoming:
         """Begin a message for one or more targets, after DATA's header block.
 
         `header` is the final one with CRLF and the empty line: Return-Path and
         Received on top, no Delivered-To. The rest comes by `Incoming.feed`.
+        `apart`: what fails of it does not take the other copies back.
         """
         boxes = [self._mailboxes(t.folder) for t in targets]
 
@@ -84,7 +87,12 @@ class MailStore:
                 self._mailboxes(copy.target.folder).delivered([copy])
 
         return Incoming(
-            self._around.courier, targets, header, grew=grew, delivered=delivered
+            self._around.courier,
+            targets,
+            header,
+            grew=grew,
+            delivered=delivered,
+            apart=apart,
         )
 
     async def accounts_changed(self, accounts: Iterable[Account]) -> None:

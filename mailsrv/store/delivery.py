@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from mailsrv.store import maildir, names
@@ -23,6 +23,7 @@ from mailsrv.store.values import (
     DeliveryFailed,
     FailureKind,
     NoSuchMailbox,
+    PartlyDelivered,
     StoreError,
     Target,
 )
@@ -43,6 +44,14 @@ _KINDS: dict[int | None, FailureKind] = {
 def failure(error: OSError) -> DeliveryFailed:
     """Return what a system call's error means to the one who sent the message."""
     return DeliveryFailed(_KINDS.get(error.errno, "io"))
+
+
+def _store_error(error: OSError | StoreError) -> StoreError:
+    if isinstance(error, StoreError):
+        return error
+    failed = failure(error)
+    failed.__cause__ = error
+    return failed
 
 
 class LineCounter:
@@ -74,7 +83,8 @@ class StagedFile:
     Any method may raise DeliveryFailed, and then the file is gone.
     """
 
-    def __init__(self, path: bytes, fd: int, disk: Disk) -> None:
+    def __init__(self, path: bytes, fd: int, home: Target, disk: Disk) -> None:
+        self.home = home  # in whose `tmp/` it is
         self._path = path
         self._fd = fd
         self._disk = disk
@@ -160,10 +170,14 @@ class Letter:
 
     content: Sequence[bytes] | StagedFile
     targets: Sequence[Target]
+    apart: bool = False  # a copy that fails does not take the others back
 
 
 Outcome = list[Delivered] | StoreError
-"""What became of a letter: a copy for each target in order, or none at all."""
+"""What became of a letter: a copy for each target in order, or none at all.
+
+Of a letter whose copies stand apart it may be `PartlyDelivered`.
+"""
 
 
 @dataclass(slots=True)
@@ -173,8 +187,25 @@ class _Job:
     letter: Letter
     internal_date: float  # of all copies: links share their mtime
     staged: StagedFile | None = None
-    copies: list[Delivered] = field(default_factory=list)
-    error: StoreError | None = None
+    copies: dict[Target, Delivered] = field(default_factory=dict)
+    failed: dict[Target, StoreError] = field(default_factory=dict)
+    error: StoreError | None = None  # of the whole letter
+
+    def fail(self, target: Target, error: OSError | StoreError) -> None:
+        """Note what keeps a copy from its target; raise if no copy may go alone."""
+        if not self.letter.apart:
+            raise error
+        self.copies.pop(target, None)
+        self.failed[target] = _store_error(error)
+        if len(self.failed) == len(self.letter.targets):
+            raise self.failed[target]
+
+    @property
+    def outcome(self) -> Outcome:
+        copies = [self.copies[t] for t in self.letter.targets if t in self.copies]
+        if self.error is None and self.failed:
+            return PartlyDelivered(copies, self.failed)
+        return self.error or copies
 
 
 class Delivery:
@@ -208,16 +239,19 @@ class Delivery:
         """Return the folder of a target; raise InvalidName."""
         return Path(os.fsdecode(self._octets_of(target)))
 
-    def stage(self, target: Target) -> StagedFile:
-        """Open a new file in the `tmp/` of a target.
+    def stage(self, *targets: Target) -> StagedFile:
+        """Open a new file in the `tmp/` of the first target where that can be done.
 
         Raises DeliveryFailed, or NoSuchMailbox; only an INBOX is made if missing.
         """
-        try:
-            self._check_space()
-            return self._create(target)
-        except OSError as error:
-            raise failure(error) from error
+        self._check_space()
+        for target in targets:
+            try:
+                return self._create(target)
+            except (OSError, StoreError) as error:
+                if target is targets[-1]:
+                    raise _store_error(error) from error
+        raise AssertionError("a letter has targets")
 
     def deliver(self, letters: Sequence[Letter]) -> list[Outcome]:
         """Deliver a batch; return the outcome of each letter in order.
@@ -244,7 +278,7 @@ class Delivery:
         for job in jobs:
             if job.error is None and job.staged is not None:
                 job.staged.close()
-        return [job.error or job.copies for job in jobs]
+        return [job.outcome for job in jobs]
 
     def undo(self, delivered: Iterable[Delivered]) -> None:
         """Take copies back where that can still be done; nothing is raised.
@@ -286,16 +320,12 @@ class Delivery:
         """Run a step; after an error nothing of the letter is left."""
         try:
             step(job)
-        except OSError as error:
-            job.error = failure(error)
-            job.error.__cause__ = error
-        except StoreError as error:
-            job.error = error
-        if job.error is not None:
+        except (OSError, StoreError) as error:
+            job.error = _store_error(error)
             self._take_back(job)
 
     def _take_back(self, job: _Job) -> None:
-        self.undo(job.copies)
+        self.undo(job.copies.values())
         job.copies.clear()
         if job.staged is not None:
             job.staged.discard()
@@ -305,8 +335,8 @@ class Delivery:
         if isinstance(content, StagedFile):
             job.staged = content
             return
-        self._check_space()
-        job.staged = self._create(job.letter.targets[0])
+        targets = job.letter.targets
+        job.staged = self.stage(*(targets if job.letter.apart else targets[:1]))
         job.staged.write(content)
 
     def _sync(self, job: _Job) -> None:
@@ -314,16 +344,20 @@ class Delivery:
         job.staged.sync(job.internal_date)
 
     def _publish(self, job: _Job) -> None:
-        """Name the file in every target; the first one last, by a rename."""
+        """Name the file in every target; last where it is, by a rename."""
         staged = job.staged
         assert staged is not None  # noqa: S101  # made by _write
-        copies = [self._copy_for(target, job, staged) for target in job.letter.targets]
-        for copy in copies[1:]:
-            self._link(staged, copy)
-            job.copies.append(copy)
-        first = copies[0]
-        self._disk.rename(staged.path, self._path(first))
-        job.copies.insert(0, first)
+        targets = [t for t in job.letter.targets if t is not staged.home]
+        for target in (*targets, staged.home):
+            place = self._rename if target is staged.home else self._link
+            copy = self._copy_for(target, job, staged)
+            try:
+                place(staged, copy)
+                job.copies[target] = copy
+            except (OSError, StoreError) as error:
+                job.fail(target, error)
+        if staged.home not in job.copies:
+            staged.discard()
 
     def _copy_for(self, target: Target, job: _Job, staged: StagedFile) -> Delivered:
         """Choose the name of a copy."""
@@ -344,6 +378,9 @@ class Delivery:
             int(job.internal_date),
             target.flags,
         )
+
+    def _rename(self, staged: StagedFile, copy: Delivered) -> None:
+        self._disk.rename(staged.path, self._path(copy))
 
     def _link(self, staged: StagedFile, copy: Delivered) -> None:
         path = self._path(copy)
@@ -380,20 +417,23 @@ class Delivery:
 
     def _sync_folders(self, jobs: Sequence[_Job]) -> None:
         """Sync each folder once; take back what is in one that cannot be."""
-        folders: dict[bytes, list[_Job]] = {}
+        folders: dict[bytes, list[tuple[_Job, Delivered]]] = {}
         for job in jobs:
-            for copy in job.copies:
+            for copy in job.copies.values():
                 path = os.path.dirname(self._path(copy))
-                folders.setdefault(path, []).append(job)
+                folders.setdefault(path, []).append((job, copy))
         for path, concerned in folders.items():
             try:
                 sync_folder(path, self._disk)
             except OSError as error:
-                for job in concerned:
+                for job, copy in concerned:
                     if job.error is None:
-                        job.error = failure(error)
-                        job.error.__cause__ = error
-                        self._take_back(job)
+                        self._try(partial(self._unsynced, copy=copy, error=error), job)
+
+    def _unsynced(self, job: _Job, copy: Delivered, error: OSError) -> None:
+        if job.letter.apart:
+            self.undo([copy])
+        job.fail(copy.target, error)
 
     def _create(self, target: Target) -> StagedFile:
         path = b"/".join((self._octets_of(target), b"tmp", self._names.next()))
@@ -402,7 +442,7 @@ class Delivery:
         except FileNotFoundError:
             self._make(target)
             fd = self._disk.create(path)
-        return StagedFile(path, fd, self._disk)
+        return StagedFile(path, fd, target, self._disk)
 
     def _make(self, target: Target) -> None:
         """Create what is missing of a folder; a mailbox itself only if INBOX."""

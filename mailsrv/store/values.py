@@ -197,6 +197,17 @@ class DeliveryFailed(StoreError):
         self.kind: FailureKind = kind
 
 
+class PartlyDelivered(StoreError):
+    """Some copies of a message are durable, the others failed for now."""
+
+    def __init__(
+        self, delivered: "list[Delivered]", failed: "dict[Target, StoreError]"
+    ) -> None:
+        super().__init__(len(delivered), len(failed))
+        self.delivered = delivered
+        self.failed = failed
+
+
 class LockHeld(StoreError):
     """A living process holds a lock: run the job again in `retry_s` seconds."""
 

@@ -14,7 +14,12 @@ from twisted.trial.unittest import SkipTest
 
 from mailsrv.store import maildir
 from mailsrv.store.delivery import Delivery, Letter, Outcome
-from mailsrv.store.values import DeliveryFailed, FailureKind, Target
+from mailsrv.store.values import (
+    DeliveryFailed,
+    FailureKind,
+    PartlyDelivered,
+    Target,
+)
 from tests.store.faulty import FaultyDisk
 from tests.store.test_delivery import CONTENT, DeliveryCase
 
@@ -60,6 +65,35 @@ class InjectedFaultTests(FaultCase):
                 (outcome,) = delivery.deliver([Letter(CONTENT, TARGETS)])
                 self.assert_failed(outcome, "io")
                 self.assert_nothing_left()
+
+    def test_copies_that_stand_apart(self) -> None:
+        letter = Letter(CONTENT, TARGETS, apart=True)
+        disk = FaultyDisk()
+        self.on(disk).deliver([letter])
+        calls = disk.calls
+        for target in TARGETS:
+            self.message(target).unlink()
+        partly = 0
+        for operation in sorted(set(calls)):
+            for after in range(calls.count(operation)):
+                disk = FaultyDisk(operation, errno.EIO, after)
+                disk.once = True
+                (outcome,) = self.on(disk).deliver([letter])
+                delivered: list[Target] = []
+                if isinstance(outcome, PartlyDelivered):
+                    partly += 1
+                    delivered = [copy.target for copy in outcome.delivered]
+                    self.assertEqual({*delivered, *outcome.failed}, {*TARGETS})
+                elif isinstance(outcome, list):  # another target's tmp/ did
+                    delivered = TARGETS
+                else:
+                    self.assert_failed(outcome, "io")
+                for target in TARGETS:
+                    self.assertEqual(len(self.messages(target)), target in delivered)
+                    if target in delivered:
+                        self.message(target).unlink()
+                self.assert_nothing_left()
+        self.assertGreater(partly, 4)
 
     def test_kinds(self) -> None:
         for error, kind in KINDS.items():
