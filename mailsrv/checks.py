@@ -5,9 +5,11 @@ Looks at files, users and endpoint strings; changes nothing and binds nothing.
 
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from twisted.internet.endpoints import serverFromString
@@ -74,6 +76,10 @@ def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
         kind = endpoint.partition(":")[0]
         if kind == "systemd":
             continue  # its sockets exist only in the process that systemd starts
+        if listener.service == "lmtp" and not _is_local(endpoint):
+            wrong = f'"{listener.endpoint}" can be reached from elsewhere'
+            allowed = '"unix:/run/mailsrv/lmtp" or "tcp:2424:interface=127.0.0.1"'
+            yield Problem(f"{key}.endpoint", wrong, allowed)
         if kind == "ssl":
             wrong = "mailsrv does TLS itself"
             yield Problem(f"{key}.endpoint", wrong, 'a "tcp:" endpoint')
@@ -83,6 +89,18 @@ def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
         except (ValueError, TypeError, LookupError) as error:
             wrong = f'"{listener.endpoint}" is no endpoint ({error})'
             yield Problem(f"{key}.endpoint", wrong, 'such as "tcp:25"')
+
+
+def _is_local(endpoint: str) -> bool:
+    """Whether only programs of this machine reach a port: LMTP asks for no log-in."""
+    kind, *arguments = re.split(r"(?<!\\):", endpoint)
+    if kind == "unix":
+        return True
+    given = [a.removeprefix("interface=") for a in arguments if "interface=" in a]
+    try:
+        return bool(given) and ip_address(given[-1].replace("\\:", ":")).is_loopback
+    except ValueError:
+        return False
 
 
 def _certificates(settings: Settings) -> Iterator[Problem]:

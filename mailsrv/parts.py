@@ -19,6 +19,7 @@ from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.server import Pop3Factory
 from mailsrv.routing.router import Router
 from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
+from mailsrv.smtp.engine import ROLES, Role
 from mailsrv.smtp.server import SmtpFactory
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
@@ -56,8 +57,8 @@ class Parts:
         self._imap_limits = _limits(settings.imap)
         self._pop3_limits = _limits(settings.pop3)
         router = Router(self._live)
-        self._mx, self._submission = (
-            SmtpFactory(
+        self._smtp: dict[Role, SmtpFactory] = {
+            role: SmtpFactory(
                 role,
                 hostname=settings.hostname,
                 settings=settings.smtp,
@@ -70,8 +71,8 @@ class Parts:
                 reactor=reactor,
                 log_wire=settings.log.level == "debug",
             )
-            for role in ("mx", "submission")
-        )
+            for role in ROLES
+        }
         self._imap = ImapFactory(
             settings=settings.imap,
             tls_settings=settings.tls,
@@ -92,9 +93,10 @@ class Parts:
         )
         # One factory serves a protocol with TLS from the first octet and without.
         self.factories: dict[str, IProtocolFactory] = {
-            "smtp": self._mx,
-            "submission": self._submission,
-            "submissions": self._submission,
+            "smtp": self._smtp["mx"],
+            "submission": self._smtp["submission"],
+            "submissions": self._smtp["submission"],
+            "lmtp": self._smtp["lmtp"],
             "imap": self._imap,
             "imaps": self._imap,
             "pop3": self._pop3,
@@ -111,12 +113,12 @@ class Parts:
         """Hand new settings to all, and read the accounts again."""
         self._authenticator.settings = settings.login
         self._mail_store.settings = settings.store
-        self._mx.settings = self._submission.settings = settings.smtp
         self._imap.settings = settings.imap
         self._pop3.settings = settings.pop3
-        for factory in (self._mx, self._submission, self._imap, self._pop3):
+        self._imap.tls_settings = self._pop3.tls_settings = settings.tls
+        for factory in self._smtp.values():
             factory.tls_settings = settings.tls
-        for factory in (self._mx, self._submission):
+            factory.settings = settings.smtp
             factory.log_wire = settings.log.level == "debug"
         _change(self._smtp_limits, settings.smtp)
         _change(self._imap_limits, settings.imap)
@@ -126,7 +128,7 @@ class Parts:
     def _accounts_changed(self, directory: Directory) -> None:
         """End sessions of accounts that are gone, then let go of their mail."""
         self._imap.accounts_changed(directory)
-        self._submission.accounts_changed(directory)
+        self._smtp["submission"].accounts_changed(directory)
         self._pop3.accounts_changed(directory)
         closing = Deferred.fromCoroutine(
             self._mail_store.accounts_changed(directory.accounts())
@@ -137,11 +139,13 @@ class Parts:
 
     async def drain(self) -> None:
         """Wait until no session is left; idle ones are ended at once."""
+        drains = [
+            self._imap.drain,
+            self._pop3.drain,
+            *(factory.drain for factory in self._smtp.values()),
+        ]
         await DeferredList(
-            [
-                Deferred.fromCoroutine(factory.drain())
-                for factory in (self._mx, self._submission, self._imap, self._pop3)
-            ],
+            [Deferred.fromCoroutine(drain()) for drain in drains],
             fireOnOneErrback=True,
         )
 

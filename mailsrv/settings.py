@@ -26,7 +26,9 @@ def key(
     )
 
 
-Service = Literal["smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s"]
+Service = Literal[
+    "smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"
+]
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ before the next command is looked at, so replies keep their order under PIPELINI
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, Literal, get_args
 
 from mailsrv.smtp import grammar
 from mailsrv.smtp.content import ChunkReader, DataReader, Intake
@@ -29,7 +29,7 @@ from mailsrv.smtp.events import (
     Settled,
     StartTls,
 )
-from mailsrv.smtp.reply import OK, Refused, Reply
+from mailsrv.smtp.reply import OK, Refused, Replies, Reply
 
 
 class Wait(Enum):
@@ -41,6 +41,12 @@ class Wait(Enum):
 
 NEED_DATA: Final = Wait.NEED_DATA
 PAUSED: Final = Wait.PAUSED
+
+
+# Where the server hears: from other servers (RFC 5321), from its own users, who log
+# in first (RFC 6409), or from another program of this machine (LMTP, RFC 2033).
+Role = Literal["mx", "submission", "lmtp"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class State(Enum):
@@ -89,6 +95,12 @@ _COMMANDS = {
     ),
     b"HELP": _Command(_ALWAYS, _bare(Settled(Reply(214, "2.0.0", "See RFC 5321")))),
 }
+# RFC 2033 section 4.1: LHLO, and neither HELO nor EHLO.
+_LMTP_COMMANDS = {
+    b"LHLO" if verb == b"EHLO" else verb: command
+    for verb, command in _COMMANDS.items()
+    if verb != b"HELO"
+}
 # A browser that was led here: its body would be read as commands.
 _HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT"})
 
@@ -101,6 +113,7 @@ MAX_UNKNOWN_COMMANDS = 8
 _NO_HELLO = Reply(503, "5.5.1", "EHLO first")
 _BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
 _NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+_NO_LMTP_RECIPIENTS = Reply(503, "5.5.1", "No valid recipients")
 _UNKNOWN = Reply(500, "5.5.1", "Command unknown")
 _BAD_LINE = Reply(500, "5.5.2", "Lines end with CR LF, and hold no other CR, LF, NUL")
 _LONG_LINE = Reply(500, "5.5.2", "Line too long")
@@ -120,7 +133,7 @@ class Profile:
     """What a session offers and allows."""
 
     hostname: str
-    submission: bool  # mail only after AUTH
+    role: Role
     starttls: bool  # there is a certificate
     clear_text_auth: bool  # AUTH without TLS
     max_message_octets: int
@@ -186,14 +199,19 @@ class Engine:
             self._pending = event
         return event
 
-    def send(self, reply: Reply) -> bytes:
+    def send(self, reply: Reply | Replies) -> bytes:
         """Settle the pending event with `reply`; return what to write."""
         event, self._pending = self._pending, None
         then, self._then = self._then, None
+        if isinstance(reply, Replies):  # to the end of a message
+            self._state = State.READY
+            return reply.wire
         # RFC 5321 section 4.5.3.1.10: the peer sends to these in another transaction.
         if not reply.positive and reply is not _TOO_MANY_RECIPIENTS:
             self._errors += 1
-            if self._errors > self._profile.max_errors:
+            # Not a server of our own that hands on what others send.
+            limited = self._profile.role != "lmtp"
+            if limited and self._errors > self._profile.max_errors:
                 reply = TOO_MANY_ERRORS
         if then is not None and reply.positive:
             self._state = then
@@ -232,7 +250,7 @@ class Engine:
             lines += ["PIPELINING", f"SIZE {profile.max_message_octets}"]
             if profile.starttls and not self.tls:
                 lines.append("STARTTLS")
-            if profile.submission and self._may_authenticate():
+            if profile.role == "submission" and self._may_authenticate():
                 lines.append("AUTH PLAIN LOGIN")
             lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
             lines.append(f"LIMITS RCPTMAX={profile.max_recipients}")  # RFC 9422
@@ -292,7 +310,8 @@ class Engine:
         verb = verb.rstrip().upper()
         if verb == b"BDAT":
             return self._bdat(argument)
-        command = _COMMANDS.get(verb)
+        lmtp = self._profile.role == "lmtp"
+        command = (_LMTP_COMMANDS if lmtp else _COMMANDS).get(verb)
         if command is None:
             return self._unknown_command(verb)
         if self._state not in command.states:
@@ -315,7 +334,8 @@ class Engine:
         if self._state is State.START:
             return _NO_HELLO
         if self._state is State.MAIL and verb in (b"DATA", b"BDAT"):
-            return _NO_RECIPIENTS
+            lmtp = self._profile.role == "lmtp"
+            return _NO_LMTP_RECIPIENTS if lmtp else _NO_RECIPIENTS
         return _BAD_SEQUENCE
 
     def _check_allowed(self, verb: bytes) -> None:
@@ -330,13 +350,13 @@ class Engine:
                 if self.buffered:  # CVE-2011-0411
                     raise Refused(_INJECTION)
             case b"AUTH":
-                if not profile.submission:
+                if profile.role != "submission":
                     raise Refused(_NOT_OFFERED)
                 if not self._may_authenticate():
                     raise Refused(_AUTH_NEEDS_TLS)
                 if self.authenticated:
                     raise Refused(_AUTH_IS_DONE)
-            case b"MAIL" if profile.submission and not self.authenticated:
+            case b"MAIL" if profile.role == "submission" and not self.authenticated:
                 raise Refused(_AUTH_FIRST if self._may_authenticate() else _TLS_FIRST)
             case b"RCPT":
                 self._recipients += 1

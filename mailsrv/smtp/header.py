@@ -137,11 +137,16 @@ def date_time(at_utc: float) -> str:
     )
 
 
-def protocol(*, extended: bool, utf8: bool, tls: bool, authenticated: bool) -> str:
+def protocol(
+    *, extended: bool, lmtp: bool, utf8: bool, tls: bool, authenticated: bool
+) -> str:
     """Return the name after "with" (RFC 3848; RFC 6531 section 4.3)."""
     if not extended:
         return "SMTP"
-    base = "UTF8SMTP" if utf8 else "ESMTP"
+    if lmtp:
+        base = "UTF8LMTP" if utf8 else "LMTP"
+    else:
+        base = "UTF8SMTP" if utf8 else "ESMTP"
     return f"{base}{'S' if tls else ''}{'A' if authenticated else ''}"
 
 

@@ -31,6 +31,22 @@ class Reply:
         object.__setattr__(self, "positive", self.code < 400)
 
 
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """LMTP's answer to a message: a reply for each recipient (RFC 2033 section 4.2)."""
+
+    each: tuple[Reply, ...]
+
+    @property
+    def wire(self) -> bytes:
+        return b"".join(reply.wire for reply in self.each)
+
+    @property
+    def positive(self) -> bool:
+        """Whether somebody has got the message."""
+        return any(reply.positive for reply in self.each)
+
+
 class Refused(Exception):
     """A command that is not done, with the reply that says why."""
 

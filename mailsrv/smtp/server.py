@@ -10,7 +10,7 @@ import time
 import types
 from collections.abc import Callable, Coroutine, Generator
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -33,7 +33,7 @@ from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.routing.router import Router
 from mailsrv.settings import SmtpSettings, TlsSettings
-from mailsrv.smtp.engine import TOO_MANY_ERRORS, Engine, Profile, Wait
+from mailsrv.smtp.engine import TOO_MANY_ERRORS, Engine, Profile, Role, Wait
 from mailsrv.smtp.events import Close, Content, Hello, StartTls
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import START_TLS, Session
@@ -41,8 +41,6 @@ from mailsrv.smtp.transaction import Client, MailStore, Site
 from mailsrv.tls.contexts import TlsContexts
 
 log = Logger()
-
-Role = Literal["mx", "submission"]
 
 MAX_WAITING_OCTETS = 64 * 1024  # read ahead while a decision is made
 STRETCH_OCTETS = 64 * 1024  # of content that `data_timeout_s` is for
@@ -105,7 +103,7 @@ class SmtpFactory(Factory):
         loopback = not peer or ip_address(peer).is_loopback
         return Profile(
             hostname=self.hostname,
-            submission=self.role == "submission",
+            role=self.role,
             starttls=self.tls is not None,
             clear_text_auth=loopback
             and self.tls_settings.clear_text_passwords_on_loopback,
@@ -163,9 +161,7 @@ class SmtpServer(Protocol):
 
     def __init__(self, factory: SmtpFactory, peer: str) -> None:
         self._factory = factory
-        self._client = Client(
-            secrets.token_hex(4), peer, submission=factory.role == "submission"
-        )
+        self._client = Client(secrets.token_hex(4), peer, factory.role)
         self._session = Session(
             factory.site(), factory.authenticator, self._client, self._hello
         )
@@ -209,14 +205,15 @@ class SmtpServer(Protocol):
             return self._engine.send(_SHUTTING_DOWN)
         if self._socket is not None and _has_talked(self._socket):
             # Only machines that send mail to all the world do not listen first.
-            if self._client.submission:
+            if self._client.role == "submission":
                 log.info("talked before the greeting", **self._session.who())
             else:
                 self._session.log_refusal("connection", _TALKED_FIRST)
                 self._engine.closing = True
                 return _TALKED_FIRST.wire
+        name = "LMTP" if self._client.role == "lmtp" else "ESMTP"
         return self._engine.send(
-            Reply(220, "", f"{self._factory.hostname} ESMTP mailsrv")
+            Reply(220, "", f"{self._factory.hostname} {name} mailsrv")
         )
 
     def dataReceived(self, data: bytes) -> None:

@@ -37,13 +37,13 @@ from mailsrv.smtp.events import (
     Settled,
     StartTls,
 )
-from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Reply
+from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Replies, Reply
 from mailsrv.smtp.transaction import Client, Site, Transaction
 
 log = Logger()
 
 _LOGGED_RECIPIENTS = 10
-_LOGGED_BY_THEMSELVES = (ContentEnd, Auth, AuthResponse)
+_LOGGED_BY_THEMSELVES = (Auth, AuthResponse)
 
 START_TLS = Reply(220, "2.0.0", "Begin the handshake")
 _GO_ON = Reply(354, "", "End the message with CR LF . CR LF")
@@ -79,9 +79,11 @@ class Session:
         """Whether no transaction runs."""
         return self._transaction is None
 
-    async def decide(self, event: Event) -> Reply:
+    async def decide(self, event: Event) -> Reply | Replies:
         """Return the reply to an event; the log has each refusal."""
         try:
+            if isinstance(event, ContentEnd):
+                return await self._finish(event)
             reply = await self._answer(event)
         except Refused as refused:
             reply = refused.reply
@@ -100,8 +102,6 @@ class Session:
                 return await self._running().add_recipient(forward_path)
             case Data():
                 return _GO_ON
-            case ContentEnd():
-                return await self._finish(event)
             case ChunkEnd(refusal):
                 reply = refusal or self._running().refusal or OK
                 if not reply.positive:
@@ -125,7 +125,7 @@ class Session:
             case Quit():
                 await self.give_up()
                 return _BYE
-        raise AssertionError(event)  # Content and Close want no answer
+        raise AssertionError(event)  # Content, ContentEnd and Close are not for here
 
     # The transaction
 
@@ -154,7 +154,7 @@ class Session:
             log.failure("taking content failed", **self.who())
             await transaction.refuse(LOCAL_ERROR)
 
-    async def _finish(self, event: ContentEnd) -> Reply:
+    async def _finish(self, event: ContentEnd) -> Reply | Replies:
         transaction, self._transaction = self._running(), None
         try:
             if event.refusal is not None:
@@ -167,7 +167,7 @@ class Session:
             reply = LOCAL_ERROR
         await transaction.abort()
         self._log_message(transaction, event.size_octets, reply)
-        return reply
+        return transaction.replies(reply) if self.client.role == "lmtp" else reply
 
     async def give_up(self) -> None:
         """Take back a transaction that has not ended."""

@@ -16,10 +16,16 @@ from mailsrv.accounts.directory import Account
 from mailsrv.routing.router import Disabled, Local, Outside, Router, Unknown
 from mailsrv.settings import SmtpSettings
 from mailsrv.smtp.content import TOO_BIG
+from mailsrv.smtp.engine import Role
 from mailsrv.smtp.events import Mail
 from mailsrv.smtp.header import Header, HeaderReader, date_time, protocol, received
-from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Reply
-from mailsrv.store.values import DeliveryFailed, StoreError, Target
+from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Replies, Reply
+from mailsrv.store.values import (
+    DeliveryFailed,
+    PartlyDelivered,
+    StoreError,
+    Target,
+)
 
 log = Logger()
 
@@ -60,7 +66,9 @@ class MailStore(Protocol):
     """Where mail is kept: see mailsrv.mailboxes.store."""
 
     def account(self, account: Account) -> Mailboxes: ...
-    def receive(self, targets: Sequence[Target], header: bytes) -> Incoming: ...
+    def receive(
+        self, targets: Sequence[Target], header: bytes, *, apart: bool = False
+    ) -> Incoming: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ class Client:
 
     session: str
     peer: str  # IP address; empty: a UNIX socket
-    submission: bool
+    role: Role
     name: str = ""  # as EHLO gave it
     extended: bool = False
     tls: str = ""  # version and cipher
@@ -101,6 +109,9 @@ class Transaction:
         self.begun_at_utc = site.now()
         self._site = site
         self._client = client
+        self._submission = client.role == "submission"
+        self._folders: list[tuple[str, ...]] = []  # of each recipient
+        self._failed: dict[str, Reply] = {}  # by folder: copies that are not there
         self._targets: dict[str, Target] = {}  # by folder: each mailbox once
         self._accounts: dict[str, Account] = {}  # those of the targets, by folder
         self._header = HeaderReader()
@@ -112,7 +123,7 @@ class Transaction:
         if mail.size_octets > self._site.settings.max_message_octets:
             raise Refused(TOO_BIG)
         # RFC 6409 section 6.1. Receipts and the like have no sender.
-        if self._client.submission and mail.reverse_path:
+        if self._submission and mail.reverse_path:
             if account is None or not await self._site.router.may_send_as(
                 account, mail.reverse_path
             ):
@@ -129,7 +140,7 @@ class Transaction:
             raise Refused(NOT_AN_ADDRESS) from error
         match destination:
             case Outside():
-                raise Refused(NO_QUEUE if self._client.submission else NO_RELAY)
+                raise Refused(NO_QUEUE if self._submission else NO_RELAY)
             case Unknown():
                 raise Refused(UNKNOWN_RECIPIENT)
             case Disabled():
@@ -142,6 +153,7 @@ class Transaction:
                         account.folder,
                         Target(account.folder, delivered_to=address.encode()),
                     )
+                self._folders.append(tuple(a.folder for a in accounts))
         self.recipients.append(forward_path)
         return OK
 
@@ -186,13 +198,23 @@ class Transaction:
             return LOCAL_ERROR
         try:
             await self._incoming.commit()
+        except PartlyDelivered as partly:
+            for target, failed in partly.failed.items():
+                self._failed[target.folder] = self._failure(failed)
         except StoreError as failed:  # the disk, or a mailbox that is locked for long
-            self._log_failure(failed)
-            full = isinstance(failed, DeliveryFailed) and failed.kind == "full"
-            return DISK_FULL if full else LOCAL_ERROR
+            return self._failure(failed)
         return Reply(250, "2.0.0", f"Ok, id {self.name}")
 
-    def _log_failure(self, failed: StoreError) -> None:
+    def replies(self, reply: Reply) -> Replies:
+        """Return LMTP's replies, `reply` to each recipient who has no other."""
+        return Replies(
+            tuple(
+                next((self._failed[f] for f in folders if f in self._failed), reply)
+                for folders in self._folders
+            )
+        )
+
+    def _failure(self, failed: StoreError) -> Reply:
         """Tell the admin what the disk said; the peer only hears that it failed."""
         why = failed.__cause__ or failed
         log.warn(
@@ -201,6 +223,8 @@ class Transaction:
             transaction=self.name,
             reason=f"{type(why).__name__}: {why}",
         )
+        full = isinstance(failed, DeliveryFailed) and failed.kind == "full"
+        return DISK_FULL if full else LOCAL_ERROR
 
     async def refuse(self, reply: Reply) -> None:
         """Settle the message's reply; what comes of it goes nowhere."""
@@ -222,12 +246,15 @@ class Transaction:
             raise Refused(LOOP)
         # RFC 5321 section 4.4: only the last server sets Return-Path, we.
         settled = header.without(b"return-path")
-        if self._client.submission:
+        if self._submission:
             settled = await self._mended(header)
         self._header = HeaderReader()
         reverse_path = f"Return-Path: <{self.mail.reverse_path}>\r\n".encode()
         block = b"".join((reverse_path, self._received(), settled, b"\r\n"))
-        return self._site.mail_store.receive([*self._targets.values()], block), body
+        # RFC 2033 section 4.2: LMTP's client learns of each recipient.
+        apart = self._client.role == "lmtp"
+        targets = [*self._targets.values()]
+        return self._site.mail_store.receive(targets, block, apart=apart), body
 
     async def _mended(self, header: Header) -> bytes:
         """Check whose name is in the header, and make it whole (RFC 6409 8)."""
@@ -258,6 +285,7 @@ class Transaction:
             hostname=self._site.hostname,
             protocol=protocol(
                 extended=client.extended,
+                lmtp=client.role == "lmtp",
                 utf8=self.mail.smtputf8,
                 tls=bool(client.tls),
                 authenticated=client.account is not None,

@@ -66,6 +66,19 @@ class CheckConfigTests(ConfigCase):
             if not good:
                 self.assertIn("listen[1].endpoint: ", output)
 
+    def test_lmtp_is_for_this_machine(self) -> None:
+        for endpoint, good in (
+            ("unix:/tmp/x", True),
+            ("tcp:24:interface=127.0.0.1", True),
+            ("tcp6:24:interface=\\\\:\\\\:1", True),
+            ("tcp:24", False),
+            ("tcp:24:interface=192.0.2.1", False),
+            ("tcp:24:interface=localhost", False),
+        ):
+            text = f'[[listen]]\nservice = "lmtp"\nendpoint = "{endpoint}"\n'
+            output = self.check(text)
+            self.assertEqual("can be reached from elsewhere" in output, not good)
+
     def test_implicit_tls_needs_a_certificate(self) -> None:
         output = self.check('[[listen]]\nservice = "imaps"\nendpoint = "tcp:993"\n')
         self.assertIn("listen[1].service", output)

@@ -21,7 +21,8 @@ from mailsrv.accounts.passwords import hash_password
 from mailsrv.connections import ConnectionLimits
 from mailsrv.routing.router import Router
 from mailsrv.settings import LoginSettings, SmtpSettings, TlsSettings
-from mailsrv.smtp.server import Role, SmtpFactory, SmtpServer
+from mailsrv.smtp.engine import Role
+from mailsrv.smtp.server import SmtpFactory, SmtpServer
 from mailsrv.smtp.transaction import Incoming, Mailboxes
 from mailsrv.store.values import Target
 from tests.inline_threads import InlineThreads
@@ -91,7 +92,9 @@ class MemoryMailStore:
     def account(self, account: Account) -> Mailboxes:
         return MemoryMailboxes(account, self.used.get(account.folder, 0))
 
-    def receive(self, targets: Sequence[Target], header: bytes) -> Incoming:
+    def receive(
+        self, targets: Sequence[Target], header: bytes, *, apart: bool = False
+    ) -> Incoming:
         incoming = MemoryIncoming(self, targets, header)
         self.begun.add(id(incoming))
         return incoming

@@ -8,6 +8,7 @@ ends the connection. A bug report becomes a file.
 
 from pathlib import Path
 
+from mailsrv.smtp.engine import ROLES
 from tests.smtp.office import Connection, OfficeCase
 
 DIALOGUES = Path(__file__).parent.parent / "data" / "smtp"
@@ -16,10 +17,9 @@ DIALOGUES = Path(__file__).parent.parent / "data" / "smtp"
 class DialogueTests(OfficeCase):
     def play(self, name: str) -> None:
         lines = (DIALOGUES / name).read_text().splitlines()
-        role, *tls = lines[1].removeprefix("role: ").split()
-        assert role in ("mx", "submission")
-        factory = self.factory("mx" if role == "mx" else "submission")
-        client = Connection(factory, tls=bool(tls))
+        word, *tls = lines[1].removeprefix("role: ").split()
+        [role] = [known for known in ROLES if known == word]
+        client = Connection(self.factory(role), tls=bool(tls))
         replies, sent = client.greeting.decode(), ""
         for number, line in enumerate(lines[2:], 3):
             kind, _, text = line.partition(":")

@@ -13,8 +13,10 @@ from mailsrv.smtp.engine import (
     MAX_UNKNOWN_COMMANDS,
     NEED_DATA,
     PAUSED,
+    ROLES,
     Engine,
     Profile,
+    Role,
     Wait,
 )
 from mailsrv.smtp.events import (
@@ -38,7 +40,7 @@ from mailsrv.smtp.reply import OK, Reply
 
 
 def profile(
-    submission: bool = False,
+    role: Role = "mx",
     *,
     starttls: bool = True,
     max_message_octets: int = 1000,
@@ -48,7 +50,7 @@ def profile(
 ) -> Profile:
     return Profile(
         hostname="mail.example.test",
-        submission=submission,
+        role=role,
         starttls=starttls,
         clear_text_auth=False,
         max_message_octets=max_message_octets,
@@ -179,9 +181,9 @@ class SplitTests(SynchronousTestCase):
     @settings(max_examples=50, deadline=None)
     @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
     def test_noise_never_raises(self, noise: bytes, cuts: list[int]) -> None:
-        for submission in (False, True):
-            Driver(profile(submission)).feed(*cut(noise, cuts))
-            Driver(profile(submission)).transaction().feed(*cut(noise, cuts))
+        for role in ROLES:
+            Driver(profile(role)).feed(*cut(noise, cuts))
+            Driver(profile(role)).transaction().feed(*cut(noise, cuts))
 
 
 class OrderTests(SynchronousTestCase):
@@ -285,11 +287,17 @@ class LineTests(SynchronousTestCase):
 
     def test_auth_may_be_longer(self) -> None:
         auth = b"EHLO a\r\nAUTH PLAIN " + b"A" * 4096 + b"\r\n"
-        self.assertEqual(Driver(profile(True), tls=True).feed(auth).last(), [235])
+        self.assertEqual(
+            Driver(profile("submission"), tls=True).feed(auth).last(), [235]
+        )
         auth = b"EHLO a\r\nAUTH PLAIN " + b"A" * 12288 + b"\r\n"
-        self.assertEqual(Driver(profile(True), tls=True).feed(auth).last(), [501])
+        self.assertEqual(
+            Driver(profile("submission"), tls=True).feed(auth).last(), [501]
+        )
         auth = b"EHLO a\r\nAUTH PLAIN " + b"A" * MAX_AUTH_LINE + b"\r\n"
-        self.assertEqual(Driver(profile(True), tls=True).feed(auth).last(), [500])
+        self.assertEqual(
+            Driver(profile("submission"), tls=True).feed(auth).last(), [500]
+        )
 
     def test_tls_hello_and_http_close_at_once(self) -> None:
         for wire in (b"\x16", b"\x16\x03\x01\x02\0", b"GET / HTTP/1.1\r\n"):
@@ -306,14 +314,14 @@ class TlsAndAuthTests(SynchronousTestCase):
         self.assertTrue(driver.engine.closing)
 
     def test_starttls_forgets_the_session(self) -> None:
-        driver = Driver(profile(True)).feed(b"EHLO a\r\n", b"STARTTLS\r\n")
+        driver = Driver(profile("submission")).feed(b"EHLO a\r\n", b"STARTTLS\r\n")
         self.assertIn(b"250-STARTTLS\r\n", driver.wire)
         self.assertNotIn(b"AUTH", driver.wire)
         driver.feed(b"MAIL FROM:<>\r\nEHLO a\r\n")
         self.assertEqual(driver.codes, [250, 220, 503, 250])
 
     def test_what_is_offered(self) -> None:
-        engine = Engine(profile(True), True)
+        engine = Engine(profile("submission"), True)
         reply = engine.hello_reply(Hello("a", True))
         self.assertEqual(
             reply.wire,
@@ -326,7 +334,7 @@ class TlsAndAuthTests(SynchronousTestCase):
         )
 
     def test_submission_wants_tls_then_auth(self) -> None:
-        driver = Driver(profile(True)).feed(
+        driver = Driver(profile("submission")).feed(
             b"EHLO a\r\nMAIL FROM:<>\r\nAUTH PLAIN AAAA\r\n", b"STARTTLS\r\n"
         )
         driver.feed(b"EHLO a\r\nMAIL FROM:<>\r\nAUTH PLAIN AAAA\r\nAUTH PLAIN\r\n")
@@ -339,7 +347,7 @@ class TlsAndAuthTests(SynchronousTestCase):
 
     def exchange(self, wire: bytes) -> tuple[list[Event], bytes]:
         """Answer AUTH with a 334, then feed `wire`."""
-        engine = Engine(profile(True), True)
+        engine = Engine(profile("submission"), True)
         engine.send(Reply(220, "", "x"))
         engine.receive(b"EHLO a\r\nAUTH LOGIN\r\n" + wire)
         engine.next_event()
@@ -366,8 +374,8 @@ class TlsAndAuthTests(SynchronousTestCase):
 
 
 class ContentTests(SynchronousTestCase):
-    def data(self, wire: bytes, **options: bool) -> Driver:
-        driver = Driver(profile(**options)).transaction().feed(b"DATA\r\n")
+    def data(self, wire: bytes, *, normalise: bool = False) -> Driver:
+        driver = Driver(profile(normalise=normalise)).transaction().feed(b"DATA\r\n")
         return driver.feed(wire)
 
     # (wire, whether it stands for a line end in some other server's eyes)

@@ -144,16 +144,22 @@ class TraceTests(SynchronousTestCase):
 
     def test_protocol_names(self) -> None:
         # RFC 3848, RFC 6531 section 4.3
-        for extended, utf8, tls, authenticated, name in (
-            (False, False, False, False, "SMTP"),
-            (True, False, False, False, "ESMTP"),
-            (True, False, True, False, "ESMTPS"),
-            (True, False, False, True, "ESMTPA"),
-            (True, False, True, True, "ESMTPSA"),
-            (True, True, False, False, "UTF8SMTP"),
-            (True, True, True, True, "UTF8SMTPSA"),
+        for extended, lmtp, utf8, tls, authenticated, name in (
+            (False, False, False, False, False, "SMTP"),
+            (True, False, False, False, False, "ESMTP"),
+            (True, False, False, True, False, "ESMTPS"),
+            (True, False, False, False, True, "ESMTPA"),
+            (True, False, False, True, True, "ESMTPSA"),
+            (True, False, True, False, False, "UTF8SMTP"),
+            (True, False, True, True, True, "UTF8SMTPSA"),
+            (True, True, False, False, False, "LMTP"),
+            (True, True, True, True, False, "UTF8LMTPS"),
         ):
             got = protocol(
-                extended=extended, utf8=utf8, tls=tls, authenticated=authenticated
+                extended=extended,
+                lmtp=lmtp,
+                utf8=utf8,
+                tls=tls,
+                authenticated=authenticated,
             )
             self.assertEqual(got, name)

@@ -12,14 +12,14 @@ from mailsrv.accounts.directory import Account
 from mailsrv.accounts.live import POLL_S
 from mailsrv.connections import ConnectionLimits
 from mailsrv.settings import SmtpSettings, TlsSettings
+from mailsrv.smtp.engine import ROLES, Role
 from mailsrv.smtp.server import (
     COMMANDS_IN_A_TURN,
     LINGER_S,
     MAX_WAITING_OCTETS,
     STRETCH_OCTETS,
-    Role,
 )
-from mailsrv.store.values import DeliveryFailed
+from mailsrv.store.values import DeliveryFailed, PartlyDelivered, Target
 from tests.smtp.office import (
     ANNA,
     BERT,
@@ -562,9 +562,55 @@ class SocketTests(OfficeCase):
         self.assertEqual([r[:3] for r in replies], [b"250", b"252"] * sent)
 
 
+class LmtpTests(OfficeCase):
+    def client(self) -> Connection:
+        client = Connection(self.factory("lmtp"))
+        self.assertEqual(client.codes(b"LHLO mx.test\r\n"), [250])
+        return client
+
+    def test_a_reply_for_each_recipient(self) -> None:
+        client = self.client()
+        self.store.failure = PartlyDelivered([], {Target(BERT): DeliveryFailed("io")})
+        codes = client.codes(
+            MAIL
+            + b"".join(map(rcpt, (ANNA, "nobody@example.test", BERT, ANNA)))
+            + rcpt("team@example.test")
+            + b"BDAT 2 LAST\r\n\r\n"
+        )
+        self.assertEqual(codes, [250, 250, 550, 250, 250, 250, 250, 451, 250, 451])
+
+    def test_a_refused_message(self) -> None:
+        client = self.client()
+        self.store.failure = DeliveryFailed("full")
+        codes = client.codes(MAIL + rcpt(ANNA) + rcpt(BERT) + b"BDAT 1 LAST\r\n\n")
+        self.assertEqual(codes, [250, 250, 250, 554, 554])  # a bare LF
+        codes = client.codes(MAIL + rcpt(ANNA) + rcpt(BERT) + b"BDAT 2 LAST\r\n\r\n")
+        self.assertEqual(codes, [250, 250, 250, 452, 452])
+
+    def test_trace_field(self) -> None:
+        self.client().send(MAIL + rcpt(ANNA) + b"BDAT 2 LAST\r\n\r\n")
+        [message] = self.store.messages
+        self.assertIn(b"with LMTP\r\n", message.octets)
+
+    def test_many_refusals(self) -> None:
+        client = self.client()
+        for _ in range(30):
+            wire = MAIL + rcpt("nobody@example.test") + b"DATA\r\n"
+            self.assertEqual(client.codes(wire), [250, 550, 503])
+            self.assertEqual(client.codes(b"RSET\r\n"), [250])
+
+
 class NoiseTests(OfficeCase):
     PIECES = (
-        *(b"EHLO a\r\n", b"HELO\r\n", MAIL, rcpt(ANNA), rcpt(CARL), b"DATA\r\n"),
+        *(
+            b"EHLO a\r\n",
+            b"LHLO a\r\n",
+            b"HELO\r\n",
+            MAIL,
+            rcpt(ANNA),
+            rcpt(CARL),
+            b"DATA\r\n",
+        ),
         *(b"MAIL FROM:<anna@example.test>\r\n", b"RSET\r\n", b"BDAT 9\r\n"),
         *(b"BDAT 3 LAST\r\n", MESSAGE, b"\r\n.\r\n", b".\r\n", b"\n", b"\0", b"\xff"),
         *(b'From: ;:<"@,\r\n', b"AUTH LOGIN\r\n", b"*\r\n", b"QUIT\r\n", b"\r\n"),
@@ -573,7 +619,7 @@ class NoiseTests(OfficeCase):
 
     @settings(max_examples=50, deadline=None)
     @given(
-        st.sampled_from(["mx", "submission"]),
+        st.sampled_from(ROLES),
         st.booleans(),
         st.lists(st.sampled_from(PIECES), max_size=25),
     )
