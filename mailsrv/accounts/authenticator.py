@@ -146,29 +146,31 @@ class Authenticator:
         account = self._live.current.login(login)
         if account is None:
             account = (await self._live.refresh()).login(login)
-        if await self._is_password(account, password, peer):
+        if await self._is_password(account, login, password, peer):
             return await self._accepted(account, password)
         newer = (await self._live.refresh()).login(login)
         if newer == account:
             return None
-        if await self._is_password(newer, password, peer):
+        if await self._is_password(newer, login, password, peer):
             return await self._accepted(newer, password)
         return None
 
     async def _is_password(
-        self, account: Account | None, password: str, peer: str
+        self, account: Account | None, login: str, password: str, peer: str
     ) -> bool:
         settings = self.settings
         trusted = self._guessers.is_trusted(peer, self._clock.seconds())
         await self._turns.take(network(peer), trusted)
         try:
-            if account is None:  # costs what a verification does
+            known = account or _stand_in(self._live.current, login)
+            if known is None:
                 await self._threads.hash.run(lambda: hash_password(password, settings))
                 return False
-            hashed = account.password_hash
-            return await self._threads.hash.run(
-                lambda: verify_password(hashed, password)
+            hashed = known.password_hash
+            good = await self._threads.hash.run(
+                lambda: verify_password(hashed, password, settings)
             )
+            return good and account is not None
         finally:
             self._turns.release()
 
@@ -227,6 +229,20 @@ class Authenticator:
 def _may_act_as(account: Account, authzid: str, directory: Directory) -> bool:
     """RFC 4616 section 2: nobody acts for another here."""
     return not authzid or directory.login(authzid) == account
+
+
+def _stand_in(directory: Directory, login: str) -> Account | None:
+    """The account whose hash an unknown name costs, always the same one.
+
+    Accounts may have hashes of different schemes and costs: so unknown names take as
+    long as known ones do, whatever the mixture is.
+    """
+    accounts = tuple(directory.accounts())
+    if not accounts:
+        return None
+    name = fold(login).encode("utf-8", "surrogatepass")
+    drawn = hmac.digest(directory.probe_key, b"stand-in " + name, hashlib.sha256)
+    return accounts[int.from_bytes(drawn) % len(accounts)]
 
 
 def _loggable(login: str, directory: Directory) -> str:

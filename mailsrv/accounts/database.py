@@ -6,6 +6,7 @@ difference of two snapshots. Blocking; not for the reactor thread.
 
 import json
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +50,11 @@ _MIGRATIONS = [
     """
     ALTER TABLE accounts ADD COLUMN disabled_extensions TEXT NOT NULL DEFAULT '[]'
     """,
+    """
+    ALTER TABLE accounts ADD COLUMN scram_keys TEXT;
+    CREATE TABLE probe_key (value BLOB NOT NULL);
+    INSERT INTO probe_key VALUES (randomblob(32));
+    """,
 ]
 BUSY_TIMEOUT_S = 10.0  # for another process's edit to end
 
@@ -64,6 +70,7 @@ _COLUMNS: dict[type[_Record], tuple[str, tuple[str, ...]]] = {
             "quota_octets",
             "enabled",
             "disabled_extensions",
+            "scram_keys",
         ),
     ),
     Alias: ("aliases", ("name", "targets")),
@@ -84,7 +91,7 @@ class MemoryAccountDatabase:
     """A directory that is gone with the process."""
 
     def __init__(self) -> None:
-        self._directory = Directory()
+        self._directory = Directory(probe_key=secrets.token_bytes(32))
         self._version = 0
         self._lock = threading.Lock()
 
@@ -214,9 +221,15 @@ def _read(connection: sqlite3.Connection) -> Directory:
     }
     entries: dict[str, Entry] = {
         name: Account(
-            name, folder, password_hash, quota, bool(enabled), tuple(json.loads(words))
+            name,
+            folder,
+            password_hash,
+            quota,
+            bool(enabled),
+            tuple(json.loads(words)),
+            keys,
         )
-        for name, folder, password_hash, quota, enabled, words in _rows(
+        for name, folder, password_hash, quota, enabled, words, keys in _rows(
             connection, Account
         )
     }
@@ -226,7 +239,8 @@ def _read(connection: sqlite3.Connection) -> Directory:
         entries[name] = Group(
             name, tuple(json.loads(members)), tuple(json.loads(send_as))
         )
-    return Directory(domains, entries)
+    (probe_key,) = connection.execute("SELECT value FROM probe_key").fetchone()
+    return Directory(domains, entries, probe_key)
 
 
 def _rows(connection: sqlite3.Connection, kind: type[_Record]) -> sqlite3.Cursor:

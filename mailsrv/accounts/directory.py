@@ -36,6 +36,8 @@ class Account:
     enabled: bool = True  # a disabled account neither logs in nor receives
     # Words of IMAP's CAPABILITY that are not offered to its clients, upper case.
     disabled_extensions: tuple[str, ...] = ()
+    # For SCRAM; None until the password is set or verified.
+    scram_keys: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,9 @@ class Directory:
 
     domains: Mapping[str, Domain] = field(default_factory=dict)
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    # Secret, and the same as long as the database lives: what strangers are told of
+    # an unknown name is drawn from it, so that they learn nothing by asking again.
+    probe_key: bytes = field(default=b"", repr=False, compare=False)
     # By folded local part, for bare log-in names.
     _locals: dict[str, list[Account]] = field(init=False, repr=False, compare=False)
 

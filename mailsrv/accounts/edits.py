@@ -68,6 +68,7 @@ def add_account(
     name: str,
     password_hash: str,
     quota_octets: int | None = None,
+    scram_keys: str | None = None,
 ) -> Directory:
     """Make an account. Its folder gets the name of its canonical address."""
     address = _new_address(directory, name)
@@ -79,13 +80,19 @@ def add_account(
         )
     if any(account.folder == folder for account in directory.accounts()):
         raise EditRefused(f"the mail folder {folder} belongs to another account")
-    return _with(directory, Account(folder, folder, password_hash, quota_octets))
+    account = Account(
+        folder, folder, password_hash, quota_octets, scram_keys=scram_keys
+    )
+    return _with(directory, account)
 
 
-def set_password_hash(directory: Directory, name: str, password_hash: str) -> Directory:
-    """Change the password."""
+def set_password_hash(
+    directory: Directory, name: str, password_hash: str, scram_keys: str | None = None
+) -> Directory:
+    """Change the password: both are made of it, and no keys of an old one stay."""
     account = existing_account(directory, name)
-    return _with(directory, replace(account, password_hash=password_hash))
+    changed = replace(account, password_hash=password_hash, scram_keys=scram_keys)
+    return _with(directory, changed)
 
 
 def set_enabled(directory: Directory, name: str, enabled: bool) -> Directory:

@@ -1,4 +1,7 @@
-"""Password hashes: argon2id (RFC 9106). Slow on purpose: for the hash pool only."""
+"""Password hashes: argon2id (RFC 9106). Slow on purpose: for the hash pool only.
+
+Hashes of other servers (see `mailsrv.accounts.schemes`) count until the next log-in.
+"""
 
 import secrets
 import unicodedata
@@ -6,6 +9,7 @@ import unicodedata
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHash
 
+from mailsrv.accounts import schemes
 from mailsrv.settings import LoginSettings
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look alike
@@ -17,16 +21,34 @@ def hash_password(password: str, settings: LoginSettings) -> str:
     return _hasher(settings).hash(_prepared(password))
 
 
-def verify_password(password_hash: str, password: str) -> bool:
+def verify_password(password_hash: str, password: str, settings: LoginSettings) -> bool:
     """Whether the password is the one of the hash; an unreadable hash has none."""
+    if schemes.is_foreign(password_hash):
+        return _verify_foreign(password_hash, password, settings)
     try:
         return PasswordHasher().verify(password_hash, _prepared(password))
     except (Argon2Error, InvalidHash):
         return False
 
 
+def _verify_foreign(password_hash: str, password: str, settings: LoginSettings) -> bool:
+    # Others hashed what the client sent; by now it may be another client.
+    sent = password.encode("utf-8", "surrogatepass")
+    try:
+        is_password = schemes.parse(password_hash)
+        if any([is_password(form) for form in {sent, _prepared(password)}]):
+            return True
+    except ValueError:  # no hash; or a password with NUL, or of thousands of octets
+        pass
+    # A cheap scheme must not tell by its speed that the account is there.
+    hash_password(password, settings)
+    return False
+
+
 def needs_rehash(password_hash: str, settings: LoginSettings) -> bool:
-    """Whether the hash was made with other parameters."""
+    """Whether the hash was made with other parameters, or by another server."""
+    if schemes.is_foreign(password_hash):
+        return True
     return _hasher(settings).check_needs_rehash(password_hash)
 
 

@@ -13,6 +13,7 @@ from mailsrv.accounts import edits
 from mailsrv.accounts.addresses import shown
 from mailsrv.accounts.directory import Account, Directory, Group
 from mailsrv.accounts.passwords import hash_password
+from mailsrv.accounts.schemes import scheme
 from mailsrv.cli.config import config_option
 from mailsrv.cli.editing import (
     Fields,
@@ -107,7 +108,7 @@ def add(
         hashed = hash_password(_password(password_stdin), settings.login)
         after = database.edit(lambda d: edits.add_account(d, address, hashed, quota))
         account = edits.existing_account(after, address)
-        maildir = _make_folders(settings, account)
+        maildir = make_folders(settings, account)
     print_one(
         _fields(settings, account),
         as_json,
@@ -126,6 +127,7 @@ def list_(settings: Settings, as_json: bool) -> None:
             "enabled": account.enabled,
             "quota_octets": account.quota_octets,
             "disabled_extensions": account.disabled_extensions,
+            "password": scheme(account.password_hash),
         }
         for account in snapshot(settings).accounts()
     ]
@@ -281,7 +283,7 @@ def _password(from_stdin: bool) -> str:
     return password
 
 
-def _make_folders(settings: Settings, account: Account) -> Path:
+def make_folders(settings: Settings, account: Account) -> Path:
     """Make INBOX and the folders that clients look for at their first log-in."""
     maildir = settings.data / "mail" / account.folder / "Maildir"
     maildir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -312,6 +314,7 @@ def _fields(settings: Settings, account: Account) -> Fields:
         "enabled": account.enabled,
         "quota_octets": account.quota_octets,
         "disabled_extensions": account.disabled_extensions,
+        "password": scheme(account.password_hash),
         "maildir": str(settings.data / "mail" / account.folder / "Maildir"),
     }
 

@@ -11,6 +11,7 @@ from mailsrv.accounts.authenticator import (
     Authenticator,
     BadCredentials,
     LoginUnavailable,
+    _stand_in,
 )
 from mailsrv.accounts.database import MemoryAccountDatabase
 from mailsrv.accounts.directory import Account, Directory
@@ -109,6 +110,28 @@ class LoginTests(AuthenticatorCase):
             self.assertEqual(self.hashes(waiting), 1)
             self.failureResultOf(waiting, BadCredentials)
 
+    def test_unknown_name_costs_the_hash_of_some_account(self) -> None:
+        directory = self.live.current
+        drawn = {name: _stand_in(directory, name) for name in map(str, range(40))}
+        self.assertEqual({getattr(a, "name", "") for a in drawn.values()}, {ANNA, BERT})
+        # The same one at each attempt, and after a restart.
+        again = self.database.snapshot()
+        for name, account in drawn.items():
+            self.assertEqual(_stand_in(again, name.upper()), account)
+        self.assertIsNone(_stand_in(Directory(), "nobody"))
+
+    def test_hash_of_another_server_is_replaced(self) -> None:
+        self.database.edit(lambda d: set_password_hash(d, ANNA, "{PLAIN}old secret"))
+        self.successResultOf(Deferred.fromCoroutine(self.live.refresh()))
+        self.refused(ANNA, "secret")
+        self.clock.advance(1)
+        self.good(ANNA, "old secret")
+        account = self.live.current.account(ANNA)
+        assert account is not None
+        self.assertTrue(account.password_hash.startswith("$argon2id$"))
+        self.clock.advance(CHEAP.cache_s + 1)
+        self.good(ANNA, "old secret")
+
     def test_account_added_just_now(self) -> None:
         hashed = hash_password("new", CHEAP)
         self.database.edit(lambda d: add_account(d, "carl@example.test", hashed))
@@ -134,7 +157,7 @@ class LoginTests(AuthenticatorCase):
         hashed = self.live.current.entries[ANNA]
         assert isinstance(hashed, Account)
         self.assertFalse(needs_rehash(hashed.password_hash, self.logins.settings))
-        self.assertTrue(verify_password(hashed.password_hash, "secret"))
+        self.assertTrue(verify_password(hashed.password_hash, "secret", CHEAP))
 
     def test_database_that_cannot_be_read_refuses_nobody(self) -> None:
         self.threads.read_jobs.held = True

@@ -3,6 +3,7 @@
 import resource
 import signal
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -78,6 +79,25 @@ class MemoryDatabaseTests(SynchronousTestCase):
             lambda d: add_account(delete(d, name, Alias), name, "hash i")
         )
         self.assertIsInstance(self.database.snapshot().entries[name], Account)
+
+    def test_probe_key_stays(self) -> None:
+        key = self.database.snapshot().probe_key
+        self.assertEqual(len(key), 32)
+        self.assertEqual(self.database.edit(office).probe_key, key)
+        self.assertEqual(self.database.snapshot().probe_key, key)
+
+    def test_keys_are_those_of_the_last_password(self) -> None:
+        self.database.edit(office)
+        name = "anna@example.test"
+        for keys in ("keys", None):
+            self.database.edit(
+                partial(
+                    set_password_hash, name=name, password_hash="new", scram_keys=keys
+                )
+            )
+            account = self.database.snapshot().account(name)
+            assert account is not None
+            self.assertEqual(account.scram_keys, keys)
 
     def test_version_changes_with_edits_only(self) -> None:
         before = self.database.version()
@@ -182,7 +202,10 @@ class SqliteDatabaseTests(MemoryDatabaseTests):
             connection.execute("PRAGMA user_version = 1")
         connection.close()
         anna = Account("anna@example.test", "anna@example.test", "hash a", 9)
-        self.assertEqual(list(self.database.snapshot().accounts()), [anna])
+        directory = self.database.snapshot()
+        self.assertEqual(list(directory.accounts()), [anna])
+        self.assertEqual(len(directory.probe_key), 32)
+        self.assertNotEqual(directory.probe_key, bytes(32))
 
     def test_nothing_is_opened_before_use(self) -> None:
         self.assertFalse(self.path.exists())

@@ -17,6 +17,7 @@ from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.passwords import verify_password
 from mailsrv.cli import accounts
 from mailsrv.cli.main import main
+from mailsrv.settings import LoginSettings
 
 SETTINGS = """
 version = 1
@@ -87,12 +88,15 @@ class AccountTests(CommandCase):
                 "enabled": True,
                 "quota_octets": 2048,
                 "disabled_extensions": [],
+                "password": "ARGON2ID",
                 "maildir": str(maildir),
             },
         )
         account = self.database.snapshot().account(ANNA)
         assert account is not None
-        self.assertTrue(verify_password(account.password_hash, "se cret"))
+        self.assertTrue(
+            verify_password(account.password_hash, "se cret", LoginSettings())
+        )
         self.assertEqual(maildir.parent.stat().st_mode & 0o777, 0o700)
         # Clients look for these, and for subscriptions, at their first log-in.
         self.assertTrue((maildir / ".Sent" / "cur").is_dir())
@@ -103,7 +107,9 @@ class AccountTests(CommandCase):
         self.call("account", "add", ANNA, stdin="one\ntwo\nsecret\nsecret\n")
         account = self.database.snapshot().account(ANNA)
         assert account is not None
-        self.assertTrue(verify_password(account.password_hash, "secret"))
+        self.assertTrue(
+            verify_password(account.password_hash, "secret", LoginSettings())
+        )
 
     def test_empty_password(self) -> None:
         self.call("domain", "add", "example.test")
@@ -122,7 +128,7 @@ class AccountTests(CommandCase):
         self.assertIn("has a new password", said)
         account = self.database.snapshot().account(ANNA)
         assert account is not None
-        self.assertTrue(verify_password(account.password_hash, "new"))
+        self.assertTrue(verify_password(account.password_hash, "new", LoginSettings()))
 
     def test_disable_and_enable(self) -> None:
         self.add(ANNA)
