@@ -35,7 +35,7 @@ check: $(VENV)/.installed
 	  tests.test_connections tests.test_listeners \
 	  tests.test_proxy_protocol tests.test_etc \
 	  tests.smtp tests.imap tests.pop3 tests.mime tests.store tests.mailboxes \
-	  tests.routing tests.accounts tests.tls tests.cli
+	  tests.routing tests.accounts tests.tls tests.cli tests.doors tests.plugins
 
 test: $(VENV)/.installed
 	$(TRIAL) tests

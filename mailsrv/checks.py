@@ -13,7 +13,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IReactorTime
 
+from mailsrv.doors import plugin
 from mailsrv.settings import Settings
 from mailsrv.settings_file import Problem
 from mailsrv.tls.contexts import UnusableCertificate, load_certificates
@@ -53,6 +55,7 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     """Everything that would keep a server with `settings` from serving."""
     found = [*_listeners(settings, reactor), *_certificates(settings)]
     found += _data(settings)
+    found += plugin.problems(settings, IReactorTime(reactor))
     try:
         user = runs_as(settings.user)
     except KeyError:

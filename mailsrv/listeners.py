@@ -1,11 +1,12 @@
 """The listening ports: bound with root's rights, opened to clients later.
 
 What touches the data is made after root is dropped; until then, and again when
-the server stops, a connection that comes in is closed at once.
+the server stops, a connection that comes in is closed at once. Where there are
+connection policies, a session begins when they have accepted its peer.
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -27,29 +28,52 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.checks import IMPLICIT_TLS, PROXY_PREFIX
+from mailsrv.doors.guest import Asked, PluginFailed, decide
+from mailsrv.doors.values import Accept, Connection, Decision, Defer, Reject
 from mailsrv.proxy_protocol import Client, NotProxied, read_header
 from mailsrv.settings import Listener
 from mailsrv.tls.contexts import TlsContexts
 
 BACKLOG = 1024  # connections that wait to be accepted; Twisted's 50 is one burst
 PROXY_HEADER_S = 10.0  # a proxy sends its header at once
+MAX_ASKING = 1000  # of a service: later ones are counted by the protocols
 
 log = Logger()
 
 
 @implementer(IProtocolFactory, ILoggingContext)
 class Door:
-    """Gives connections to `inside`, or refuses them while that is None."""
+    """Gives connections to `inside`, or refuses them while that is None.
+
+    With `policies` they are asked first.
+    """
 
     def __init__(self, service: str) -> None:
-        self._service = service
+        self.service = service
         self.inside: IProtocolFactory | None = None
+        self.policies: Sequence[Asked] = ()
+        self.asking = 0  # connections that wait for a policy
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        return None if self.inside is None else self.inside.buildProtocol(addr)
+        if self.inside is None or not self.policies:
+            return self.enter(addr)
+        if self.asking >= MAX_ASKING:
+            log.warn("too many connections wait for a policy", peer=_host(addr))
+            return None
+        return Threshold(self, addr)
+
+    def enter(self, addr: IAddress) -> IProtocol | None:
+        """Begin a session."""
+        if self.inside is None:
+            return None
+        try:
+            return self.inside.buildProtocol(addr)
+        except Exception:  # of a plugin's factory
+            log.failure("{service} makes no session", service=self.service)
+            return None
 
     def logPrefix(self) -> str:
-        return self._service
+        return self.service
 
     def doStart(self) -> None:
         """The port is bound."""
@@ -66,6 +90,87 @@ class TlsFactory(TLSMemoryBIOFactory):
     ) -> TLSMemoryBIOProtocol | None:
         inside = self.wrappedFactory.buildProtocol(addr)
         return None if inside is None else self.protocol(self, inside)
+
+
+class Threshold(Protocol):
+    """Holds a connection until its policies have decided, then gives its place up."""
+
+    transport: Any  # a TCP or UNIX transport; no interface has its `protocol`
+
+    def __init__(self, door: Door, address: IAddress) -> None:
+        self._door = door
+        self._address = address
+        self._held = b""
+        self._lost = False
+
+    def connectionMade(self) -> None:
+        self._door.asking += 1
+        self.transport.pauseProducing()
+        Deferred.fromCoroutine(self._ask()).addErrback(self._broke)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._held += data  # of one read: no more comes in a pause
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+
+    async def _ask(self) -> None:
+        connection = Connection(self._door.service, _host(self._address))
+        decision: Decision
+        try:
+            decision = await decide(
+                self._door.policies,
+                lambda policy: policy.connection(connection),
+                {"service": connection.service, "peer": connection.peer},
+            )
+        except PluginFailed:
+            decision = _NO_DECISION
+        finally:
+            self._door.asking -= 1
+        if not self._lost:
+            self._decided(decision)
+
+    def _decided(self, decision: Decision) -> None:
+        if not isinstance(decision, Accept):
+            # No octet in clear where TLS is expected.
+            if farewell := _FAREWELLS.get(self._door.service):
+                self.transport.write(farewell(decision))
+            self.transport.loseConnection()
+            return
+        protocol = self._door.enter(self._address)
+        if protocol is None:
+            self.transport.abortConnection()
+            return
+        self.transport.protocol = protocol
+        self.transport.resumeProducing()  # before: a session may pause it again
+        protocol.makeConnection(self.transport)
+        if self._held:
+            protocol.dataReceived(self._held)
+
+    def _broke(self, failure: Failure) -> None:
+        log.failure("no session begins", failure, service=self._door.service)
+        self.transport.abortConnection()
+
+
+def _smtp_farewell(decision: Reject | Defer) -> bytes:
+    # RFC 5321 section 3.1: 554 instead of the greeting. It asks for a session in
+    # which all but QUIT is refused; the connection ends at once here.
+    code = 554 if isinstance(decision, Reject) else 421
+    return f"{code} {decision.enhanced_code} {decision.text}\r\n".encode()
+
+
+def _pop3_farewell(decision: Reject | Defer) -> bytes:
+    kind = "PERM" if isinstance(decision, Reject) else "TEMP"  # RFC 3206
+    return f"-ERR [SYS/{kind}] {decision.text}\r\n".encode()
+
+
+_FAREWELLS: Mapping[str, Callable[[Reject | Defer], bytes]] = {
+    "smtp": _smtp_farewell,
+    "submission": _smtp_farewell,
+    "imap": lambda decision: f"* BYE {decision.text}\r\n".encode(),
+    "pop3": _pop3_farewell,
+}
+_NO_DECISION = Defer("Local error, please try again later", 451, "4.3.0")
 
 
 class ProxyHeader(Protocol):
@@ -165,10 +270,14 @@ class Listeners:
                 failures[0].raiseException()
 
     def open(
-        self, factories: Mapping[str, IProtocolFactory], tls: TlsContexts | None
+        self,
+        factories: Mapping[str, IProtocolFactory],
+        tls: TlsContexts | None,
+        policies: Sequence[Asked] = (),
     ) -> None:
-        """Serve the connections that come from now on."""
+        """Serve the connections that come from now on and `policies` accept."""
         for service, door in self._doors.items():
+            door.policies = policies
             factory = factories[service]
             if service in IMPLICIT_TLS and tls is not None:
                 factory = TlsFactory(tls, False, factory)
@@ -188,3 +297,8 @@ class Listeners:
         return ", ".join(
             f"{listener.service} on {listener.endpoint}" for listener in self._listeners
         )
+
+
+def _host(address: IAddress) -> str:
+    """Return the IP address of a peer; a UNIX socket's has none."""
+    return address.host if isinstance(address, IPv4Address | IPv6Address) else ""

@@ -3,10 +3,12 @@
 Made when root is dropped; nothing here knows of signals, ports or twistd.
 """
 
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 
 from mailsrv.accounts.authenticator import Authenticator
@@ -14,7 +16,10 @@ from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.connections import ConnectionLimits
+from mailsrv.doors.guest import Guest, PluginFailed
+from mailsrv.doors.plugin import Plugins
 from mailsrv.imap.server import ImapFactory
+from mailsrv.interfaces import IConnectionPolicy, IListenerService
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.server import Pop3Factory
 from mailsrv.routing.router import Router
@@ -91,8 +96,15 @@ class Parts:
             connections=self._pop3_limits,
             reactor=reactor,
         )
+        plugins = Plugins(settings, reactor)
+        self.connection_policies = plugins.providers(IConnectionPolicy)
+        self._guest_services = plugins.providers(IListenerService)
         # One factory serves a protocol with TLS from the first octet and without.
-        self.factories: dict[str, IProtocolFactory] = {
+        self.factories: dict[str, IListenerService] = {
+            **{
+                guest.name: IListenerService(guest.provider)
+                for guest in self._guest_services
+            },
             "smtp": self._smtp["mx"],
             "submission": self._smtp["submission"],
             "submissions": self._smtp["submission"],
@@ -139,10 +151,11 @@ class Parts:
 
     async def drain(self) -> None:
         """Wait until no session is left; idle ones are ended at once."""
-        drains = [
+        drains: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._imap.drain,
             self._pop3.drain,
             *(factory.drain for factory in self._smtp.values()),
+            *(partial(_drain, guest) for guest in self._guest_services),
         ]
         await DeferredList(
             [Deferred.fromCoroutine(drain()) for drain in drains],
@@ -155,6 +168,11 @@ class Parts:
         await self._mail_store.stop()
         self.threads.stop()
         self._database.close()
+
+
+async def _drain(service: Guest) -> None:
+    with suppress(PluginFailed):  # it ends with the process, then
+        await service.ask(lambda factory: factory.drain(), type(None))
 
 
 def _limits(section: SmtpSettings | ImapSettings | Pop3Settings) -> ConnectionLimits:

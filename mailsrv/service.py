@@ -135,7 +135,9 @@ class MailServer(Service):
         self._parts = Parts(self._settings, self._tls, self._reactor)
         started = self._parts.start()
         started.addErrback(lambda failure: log.failure("start failed", failure))
-        self._listeners.open(self._parts.factories, self._tls)
+        self._listeners.open(
+            self._parts.factories, self._tls, self._parts.connection_policies
+        )
         self._poll.start(CERTIFICATE_POLL_S, now=False)
         _tame_collector()
         self._collect.start(COLLECT_S, now=False)
@@ -228,7 +230,7 @@ def _need_restart(old: Settings, new: Settings) -> list[str]:
     """The keys that a running server cannot change."""
     changed = [
         name
-        for name in ("hostname", "data", "user", "listen")
+        for name in ("hostname", "data", "user", "listen", "plugin")
         if getattr(old, name) != getattr(new, name)
     ]
     if bool(old.tls.certificate) != bool(new.tls.certificate):

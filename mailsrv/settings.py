@@ -5,7 +5,7 @@ documentation, from which the reference is made.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 
@@ -26,6 +26,7 @@ def key(
     )
 
 
+# What the server brings; a plugin's name may stand beside them.
 Service = Literal[
     "smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"
 ]
@@ -35,7 +36,12 @@ Service = Literal[
 class Listener:
     """``[[listen]]``: one service on one Twisted endpoint."""
 
-    service: Service = attrs.field(metadata={"doc": "what is spoken there"})
+    service: str = attrs.field(
+        metadata={
+            "doc": "what is spoken there: "
+            f"{', '.join(get_args(Service))}, or the name of a plugin for it"
+        }
+    )
     endpoint: str = attrs.field(
         metadata={"doc": "a Twisted endpoint string, such as tcp:25"}
     )
@@ -168,6 +174,19 @@ class LoginSettings:
 
 
 @attrs.frozen(kw_only=True)
+class PluginSettings:
+    """``[[plugin]]``: plugins are asked in the order of the file."""
+
+    name: str = attrs.field(metadata={"doc": "as ``mailsrv plugins`` lists it"})
+    timeout_s: float = key(
+        10.0, "for an answer; without one the message is deferred", most=120
+    )
+    options: dict[str, Any] = attrs.field(
+        factory=dict, metadata={"doc": "the plugin's own: see its documentation"}
+    )
+
+
+@attrs.frozen(kw_only=True)
 class LogSettings:
     """``[log]``"""
 
@@ -193,3 +212,6 @@ class Settings:
     store: StoreSettings = StoreSettings()
     login: LoginSettings = LoginSettings()
     log: LogSettings = LogSettings()
+    plugin: list[PluginSettings] = attrs.field(
+        factory=list, metadata={"doc": "what is asked beside the built-in rules"}
+    )

@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from mailsrv.settings import VERSION, Settings
+from mailsrv.settings import VERSION, Service, Settings
 
 MAX_FILE = 1024 * 1024  # octets; a settings file is some kilobytes
 
@@ -57,6 +57,8 @@ def load(file: Path) -> Settings:
     settings = reader.table(document, Settings, "")
     if not any(problem.key == "version" for problem in reader.problems):
         reader.check_version(document["version"])
+    if isinstance(settings, Settings):
+        reader.check_services(settings)
     if reader.problems:
         raise SettingsError(file, reader.problems)
     assert isinstance(settings, Settings)  # noqa: S101  else there is a problem
@@ -82,6 +84,14 @@ class _Reader:
             self.wrong(
                 "version", f"is {version}; this release does not know it", f"{VERSION}"
             )
+
+    def check_services(self, settings: Settings) -> None:
+        known = dict.fromkeys(get_args(Service))
+        known |= dict.fromkeys(plugin.name for plugin in settings.plugin)
+        for number, listener in enumerate(settings.listen, 1):
+            if (service := listener.service) not in known:
+                key = f"listen[{number}].service"
+                self.wrong(key, f'"{service}" is not known', ", ".join(known))
 
     def table(self, table: Any, cls: type, where: str) -> Any:
         """Build `cls` from a TOML table; None after a problem."""
@@ -128,6 +138,8 @@ def _fits(value: Any, hint: Any, metadata: Any) -> bool:
         return isinstance(value, bool)
     if hint is str or hint is Path:
         return isinstance(value, str) and bool(value) and value.isprintable()
+    if get_origin(hint) is dict:  # a plugin's own table: it knows what may be there
+        return isinstance(value, dict)
     if hint is int or hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
@@ -145,7 +157,7 @@ def allowed(hint: Any, metadata: Any) -> str:
     """Say in words what a key may hold."""
     if get_origin(hint) in (types.UnionType, Union):
         hint = get_args(hint)[0]
-    if attrs.has(hint):
+    if attrs.has(hint) or get_origin(hint) is dict:
         return "a table"
     if get_origin(hint) is Literal:
         return ", ".join(_shown(choice) for choice in get_args(hint))

@@ -2,9 +2,11 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
@@ -14,8 +16,13 @@ from twisted.internet.testing import (
     StringTransportWithDisconnection,
 )
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
+from mailsrv.doors.guest import Guest
+from mailsrv.doors.values import Accept, Connection, Defer, Reject
+from mailsrv.interfaces import IConnectionPolicy
 from mailsrv.listeners import (
+    MAX_ASKING,
     PROXY_HEADER_S,
     Door,
     Listeners,
@@ -24,6 +31,8 @@ from mailsrv.listeners import (
 )
 from mailsrv.settings import Listener
 from mailsrv.tls.contexts import TlsContexts, load_certificates
+from tests.doors.memory import MemoryPolicy
+from tests.inline_threads import InlineThreads
 from tests.tls.certificates import pair, write
 
 PEER = IPv4Address("TCP", "127.0.0.1", 1)
@@ -126,3 +135,95 @@ class ProxiedTests(TestCase):
         self.door.inside = None
         self.send(b"PROXY UNKNOWN\r\n")
         self.assertFalse(self.transport.connected)
+
+
+class PolicyTests(TestCase):
+    def setUp(self) -> None:
+        self.door = Door("smtp")
+        self.door.inside = recording = Recording()
+        self.made = recording.made
+
+    def connect(self, policy: object) -> Any:
+        # Any: the transport has more methods than one interface.
+        threads = InlineThreads()
+        self.door.policies = [Guest("policy", policy, 10.0, threads.clock)]
+        self.clock = threads.clock
+        transport = StringTransportWithDisconnection()
+        protocol = self.door.buildProtocol(PEER)
+        assert protocol is not None
+        transport.protocol = protocol
+        transport.protocol.makeConnection(transport)
+        return transport
+
+    def test_the_accepted_get_a_session(self) -> None:
+        policy = MemoryPolicy({})
+        transport = self.connect(policy)
+        self.assertEqual(policy.seen, [Connection("smtp", "127.0.0.1")])
+        self.assertEqual(transport.producerState, "producing")
+        transport.protocol.dataReceived(b"EHLO a\r\n")
+        ((address, protocol),) = self.made
+        self.assertEqual((address, protocol.data), (PEER, b"EHLO a\r\n"))
+
+    def test_the_others_are_told_why(self) -> None:
+        for service, decision, told in (
+            ("smtp", Reject("no"), b"554 5.7.1 no\r\n"),
+            ("submission", Defer("busy"), b"421 4.7.1 busy\r\n"),
+            ("imap", Reject("no"), b"* BYE no\r\n"),
+            ("pop3", Reject("no"), b"-ERR [SYS/PERM] no\r\n"),
+            ("pop3", Defer("busy"), b"-ERR [SYS/TEMP] busy\r\n"),
+            ("imaps", Reject("no"), b""),  # TLS is expected
+        ):
+            self.door.service = service
+            transport = self.connect(MemoryPolicy({"127.0.0.1": decision}))
+            self.assertEqual(transport.value(), told)
+            self.assertFalse(transport.connected)
+        self.assertEqual(self.made, [])
+
+    def test_nothing_is_read_while_it_is_asked(self) -> None:
+        answer: Deferred[Accept] = Deferred()
+        transport = self.connect(Waiting(answer))
+        self.assertEqual(transport.producerState, "paused")
+        transport.protocol.dataReceived(b"of the PROXY header's read")
+        answer.callback(Accept())
+        self.assertEqual(self.made[0][1].data, b"of the PROXY header's read")
+        self.assertEqual(self.door.asking, 0)
+
+    def test_no_answer_is_temporary(self) -> None:
+        transport = self.connect(Waiting(Deferred()))
+        self.clock.advance(10.0)
+        self.assertEqual(transport.value()[:9], b"421 4.3.0")
+        self.assertFalse(transport.connected)
+        self.assertEqual(self.door.asking, 0)
+
+    def test_a_peer_that_does_not_wait(self) -> None:
+        answer: Deferred[Accept] = Deferred()
+        transport = self.connect(Waiting(answer))
+        transport.loseConnection()
+        answer.callback(Accept())
+        self.assertEqual(self.made, [])
+
+    def test_not_more_wait_than_are_allowed(self) -> None:
+        self.connect(Waiting(Deferred()))
+        self.door.asking = MAX_ASKING
+        self.assertIsNone(self.door.buildProtocol(PEER))
+
+    def test_a_factory_that_fails_costs_one_connection(self) -> None:
+        self.door.inside = Failing()
+        self.assertIsNone(self.door.buildProtocol(PEER))
+        transport = self.connect(MemoryPolicy({}))
+        self.assertFalse(transport.connected)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+
+@implementer(IConnectionPolicy)
+class Waiting:
+    def __init__(self, answer: Deferred[Accept]) -> None:
+        self._answer = answer
+
+    def connection(self, connection: Connection) -> Deferred[Accept]:
+        return self._answer
+
+
+class Failing(Factory):
+    def buildProtocol(self, addr: object) -> None:
+        raise ZeroDivisionError

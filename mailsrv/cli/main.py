@@ -8,6 +8,7 @@ from mailsrv.cli.accounts import account_group
 from mailsrv.cli.addresses import alias_group, domain_group, group_group
 from mailsrv.cli.check_config import check_config
 from mailsrv.cli.import_accounts import import_accounts
+from mailsrv.cli.plugins import plugins
 from mailsrv.cli.quickstart import quickstart
 from mailsrv.cli.verify import verify
 
@@ -20,6 +21,7 @@ def main() -> None:
 
 
 main.add_command(check_config)
+main.add_command(plugins)
 main.add_command(quickstart)
 account_group.add_command(import_accounts)
 main.add_command(account_group)

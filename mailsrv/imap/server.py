@@ -31,6 +31,7 @@ from mailsrv.imap.engine import (
 )
 from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.session import Disconnected, Session
+from mailsrv.interfaces import IListenerService
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.settings import ImapSettings, TlsSettings
 from mailsrv.store.values import (
@@ -242,6 +243,7 @@ async def _discard_message(session: Session) -> None:
         pass  # the command was answered already
 
 
+@implementer(IListenerService)
 class ImapFactory(Factory):
     """Makes the sessions of imap and imaps, and counts them.
 

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
+from mailsrv.interfaces import IListenerService
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.engine import MAX_BUFFERED, Event, Pop3Engine
 from mailsrv.pop3.session import Disconnected, Session
@@ -192,6 +193,7 @@ class Pop3Protocol(Protocol):
             more.callback(None)
 
 
+@implementer(IListenerService)
 class Pop3Factory(Factory):
     """Serves POP3, in clear or inside a TLS that stands already."""
 

@@ -31,6 +31,7 @@ from zope.interface import implementer
 from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
+from mailsrv.interfaces import IListenerService
 from mailsrv.routing.router import Router
 from mailsrv.settings import SmtpSettings, TlsSettings
 from mailsrv.smtp.engine import TOO_MANY_ERRORS, Engine, Profile, Role, Wait
@@ -55,6 +56,7 @@ _NO_ACCOUNT = Reply(421, "4.7.0", "Your account has been disabled")
 _BROKEN = Reply(421, "4.3.0", "Local error, try again later")
 
 
+@implementer(IListenerService)
 class SmtpFactory(Factory):
     """Makes the sessions of one role; `settings` and its like may be replaced."""
 

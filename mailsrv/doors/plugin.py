@@ -1,0 +1,199 @@
+"""Finding the plugins, and making those that the settings name.
+
+`Plugin` is what a plugin's module holds; `problems` and `Plugins` are for the server.
+"""
+
+import re
+from collections.abc import (
+    Callable,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.plugin import getPlugins
+from zope.interface import implementer
+from zope.interface.interface import InterfaceClass
+
+from mailsrv.doors.guest import Guest
+from mailsrv.interfaces import IListenerService, IPluginMaker, IPluginServices
+from mailsrv.settings import PluginSettings, Settings
+from mailsrv.settings_file import Problem
+from mailsrv.threads import Reactor
+
+# By its name, since the plugins in it may import every part of the server.
+PACKAGE = "mailsrv.plugins"
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@implementer(IPluginMaker)
+class Plugin:
+    """A plugin as its module holds it: ``Plugin("no-exe", NoExe)``."""
+
+    def __init__(
+        self, name: str, build: Callable[[Mapping[str, Any], IPluginServices], object]
+    ) -> None:
+        """`build` is a class, or a function, of options and services; the first line
+        of its docstring is the summary. Any: values of TOML.
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r}: small letters, digits and - only")
+        self.name = name
+        self.summary = (build.__doc__ or "").strip().partition("\n")[0]
+        self._build = build
+
+    def build(self, options: Mapping[str, Any], services: IPluginServices) -> object:
+        return self._build(options, services)
+
+
+@implementer(IReactorTime)
+class PluginClock:
+    """The reactor's time, without the reactor."""
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._clock = reactor
+
+    def seconds(self) -> float:
+        return self._clock.seconds()
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., Any],
+        *args: object,
+        **kwargs: object,
+    ) -> IDelayedCall:
+        # Any: as Twisted has it.
+        return self._clock.callLater(delay, callable, *args, **kwargs)
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """None: those of others are not a plugin's business."""
+        return []
+
+
+@implementer(IPluginServices)
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one plugin is given."""
+
+    clock: IReactorTime
+    log: Logger
+    state: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is installed: makers by name, and the modules that cannot be imported."""
+
+    makers: Mapping[str, IPluginMaker]
+    broken: Mapping[str, str]  # module -> what is wrong with it
+
+
+def find() -> Found:
+    """Look through the installed plugins. Blocking."""
+    package = import_module(PACKAGE)
+    broken = dict(_broken(package.__path__))
+    makers = {maker.name: maker for maker in getPlugins(IPluginMaker, package)}
+    return Found(dict(sorted(makers.items())), broken)
+
+
+def _broken(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for module in iter_modules(paths, f"{PACKAGE}."):
+        try:
+            import_module(module.name)
+        except Exception as error:
+            yield module.name, f"{type(error).__name__}: {error}"
+
+
+def problems(settings: Settings, reactor: IReactorTime) -> list[Problem]:
+    """Everything that keeps the plugins of `settings` from being made. Blocking."""
+    if not settings.plugin:
+        return []
+    found = find()
+    wrong = []
+    names: set[str] = set()
+    for number, plugin in enumerate(settings.plugin, 1):
+        key = f"plugin[{number}]"
+        if plugin.name in names:
+            wrong.append(Problem(f"{key}.name", f'"{plugin.name}" is there already'))
+        elif plugin.name not in found.makers:
+            wrong.append(_unknown(f"{key}.name", plugin.name, found))
+        else:
+            wrong += _unfit(
+                key,
+                plugin,
+                found.makers[plugin.name],
+                _services(plugin, settings, reactor),
+                {listener.service for listener in settings.listen},
+            )
+        names.add(plugin.name)
+    return wrong
+
+
+def _unknown(key: str, name: str, found: Found) -> Problem:
+    broken = "".join(
+        f"; {module} cannot be imported: {error}"
+        for module, error in found.broken.items()
+    )
+    installed = ", ".join(found.makers) or "none is installed"
+    return Problem(key, f'"{name}" is no installed plugin{broken}', installed)
+
+
+def _unfit(
+    key: str,
+    plugin: PluginSettings,
+    maker: IPluginMaker,
+    services: IPluginServices,
+    listening: Container[str],
+) -> Iterator[Problem]:
+    """What is wrong with one plugin, which is made for it."""
+    try:
+        provider = maker.build(plugin.options, services)
+    except ValueError as error:
+        yield Problem(f"{key}.options", f"{error}", f"what {plugin.name} documents")
+    except Exception as error:
+        wrong = f"{plugin.name} cannot be made: {type(error).__name__}: {error}"
+        yield Problem(key, wrong, "another version of it, or none")
+    else:
+        if plugin.name in listening and not IListenerService.providedBy(provider):
+            wrong = f"{plugin.name} serves no port, and a [[listen]] names it"
+            yield Problem(f"{key}.name", wrong, "a plugin that is a listening service")
+
+
+def _services(
+    plugin: PluginSettings, settings: Settings, reactor: IReactorTime
+) -> IPluginServices:
+    return Services(
+        PluginClock(reactor),
+        Logger(f"{PACKAGE}.{plugin.name}"),
+        settings.data / "plugins" / plugin.name,
+    )
+
+
+class Plugins:
+    """The plugins of a running server, in the order of the settings."""
+
+    def __init__(self, settings: Settings, reactor: Reactor) -> None:
+        """Make them, and their folders: blocking, and as the user who serves."""
+        self._guests = []
+        makers = find().makers if settings.plugin else {}
+        for plugin in settings.plugin:
+            services = _services(plugin, settings, IReactorTime(reactor))
+            services.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            provider = makers[plugin.name].build(plugin.options, services)
+            guest = Guest(plugin.name, provider, plugin.timeout_s, reactor)
+            self._guests.append(guest)
+
+    def providers(self, door: InterfaceClass) -> Sequence[Guest]:
+        """Return those that stand behind a door."""
+        return [guest for guest in self._guests if door.providedBy(guest.provider)]
