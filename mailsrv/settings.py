@@ -115,6 +115,9 @@ ImapExtension = Literal[
     "ESEARCH",
     "SEARCHRES",
     "WITHIN",
+    "PREVIEW",
+    "SAVEDATE",
+    "OBJECTID",
 ]
 
 

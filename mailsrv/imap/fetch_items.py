@@ -28,6 +28,10 @@ class Attribute(Enum):
     ENVELOPE = b"ENVELOPE"
     BODY = b"BODY"
     BODYSTRUCTURE = b"BODYSTRUCTURE"
+    PREVIEW = b"PREVIEW"
+    SAVEDATE = b"SAVEDATE"
+    EMAILID = b"EMAILID"
+    THREADID = b"THREADID"
 
 
 class Text(Enum):
@@ -69,6 +73,13 @@ _OLD_SECTIONS = {
         Section(b"RFC822.TEXT", text=Text.TEXT),
     )
 }
+# Items of extensions, which may be switched off.
+_EXTENSIONS: dict[Item, bytes] = {
+    Attribute.PREVIEW: b"PREVIEW",
+    Attribute.SAVEDATE: b"SAVEDATE",
+    Attribute.EMAILID: b"OBJECTID",
+    Attribute.THREADID: b"OBJECTID",
+}
 _ATTRIBUTES = {attribute.value: attribute for attribute in Attribute}
 _TEXTS = {text.value: text for text in Text if text is not Text.ALL}
 
@@ -84,6 +95,11 @@ class Fetch:
     @property
     def sections(self) -> tuple[Section, ...]:
         return tuple(item for item in self.items if isinstance(item, Section))
+
+    @property
+    def extensions(self) -> set[bytes]:
+        """The extensions without which there are no such items."""
+        return {_EXTENSIONS[item] for item in self.items if item in _EXTENSIONS}
 
     @property
     def sets_seen(self) -> bool:
@@ -124,6 +140,12 @@ def _item(parser: Parser) -> Item:
     name = parser.take(_NAME, "a fetch item").group().upper()
     if name in (b"BODY", b"BODY.PEEK") and parser.skip(b"["):
         return _section(parser, peek=name == b"BODY.PEEK")
+    if name == b"PREVIEW" and parser.skip(b" ("):
+        # RFC 8970 section 4: LAZY asks only for what is there. It is: previews are
+        # made when a message comes in.
+        if parser.keyword() != b"LAZY":
+            raise ProtocolViolation("Unknown modifier of PREVIEW")
+        parser.expect(b")")
     if name in _ATTRIBUTES:
         return _ATTRIBUTES[name]
     if name in _OLD_SECTIONS:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailsrv.imap import format
 from mailsrv.imap.fetch_items import Attribute, Fetch, Item, Section, Text
+from mailsrv.imap.object_ids import email_id, thread_id
 from mailsrv.mime.header import MAX_HEADER, select
 from mailsrv.mime.structure import Part, part_at
 from mailsrv.store.content import header_key
@@ -30,6 +31,10 @@ _COLUMNS: dict[Item, tuple[str, Callable[[Any], bytes]]] = {
     Attribute.ENVELOPE: ("envelope", bytes),
     Attribute.BODY: ("body", bytes),
     Attribute.BODYSTRUCTURE: ("bodystructure", bytes),
+    Attribute.PREVIEW: ("preview", bytes),
+    Attribute.SAVEDATE: ("saved_at", format.date_time),
+    Attribute.EMAILID: ("email_id", lambda stored: b"(%b)" % email_id(stored)),
+    Attribute.THREADID: ("thread_root", lambda root: b"(%b)" % thread_id(root)),
 }
 _FIELD_SETS = (Text.FIELDS, Text.FIELDS_NOT)
 

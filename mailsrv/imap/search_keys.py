@@ -1,7 +1,8 @@
 """What SEARCH, SORT and THREAD look for, as a tree of keys.
 
 RFC 3501 section 6.4.4; also the keys of RFC 5032 (OLDER, YOUNGER) and RFC 7162
-section 3.1.5 (MODSEQ).
+section 3.1.5 (MODSEQ), RFC 8474 section 6 (EMAILID, THREADID) and RFC 8514
+section 4.3 (SAVEDBEFORE and its kind).
 """
 
 import datetime
@@ -72,6 +73,7 @@ class Quantity(Enum):
     SIZE = "size_octets"
     INTERNAL_DAY = "internal_date"
     SENT_DAY = "sent_day"
+    SAVED_DAY = "saved_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,21 @@ class ModSeq:
     """A mod-sequence of at least this value."""
 
     at_least: int
+
+
+class Identity(Enum):
+    """What an identifier is of."""
+
+    EMAIL = "email_id"
+    THREAD = "thread_root"
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """Messages with this EMAILID or THREADID."""
+
+    of: Identity
+    identifier: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +139,7 @@ Key = (
     | Compare
     | Within
     | ModSeq
+    | Identified
     | Header
     | Contains
 )
@@ -138,11 +156,16 @@ _SIMPLE: dict[bytes, Key] = {
     b"NEW": And((_RECENT, Not(_FLAGS[b"SEEN"]))),
     **_FLAGS,
     **{b"UN" + name: Not(flag) for name, flag in _FLAGS.items()},
+    b"SAVEDATESUPPORTED": And(()),
 }
 _HEADERS = (b"BCC", b"CC", b"FROM", b"SUBJECT", b"TO")
 _DATES = {
     prefix + name: (quantity, order)
-    for prefix, quantity in ((b"", Quantity.INTERNAL_DAY), (b"SENT", Quantity.SENT_DAY))
+    for prefix, quantity in (
+        (b"", Quantity.INTERNAL_DAY),
+        (b"SENT", Quantity.SENT_DAY),
+        (b"SAVED", Quantity.SAVED_DAY),
+    )
     for name, order in (
         (b"BEFORE", Order.LESS),
         (b"ON", Order.EQUAL),
@@ -240,6 +263,10 @@ class _Reader:
         flag = HasFlag(self._parser.atom().decode("ascii"))
         return flag if name == b"KEYWORD" else Not(flag)
 
+    def _identified(self, name: bytes) -> Key:
+        of = Identity.EMAIL if name == b"EMAILID" else Identity.THREAD
+        return Identified(of, self._parser.astring())
+
     def _size(self, name: bytes) -> Key:
         return Compare(Quantity.SIZE, _SIZES[name], self._parser.number())
 
@@ -274,6 +301,8 @@ _ARGUMENTS: dict[bytes, Callable[[_Reader, bytes], Key]] = {
     b"OLDER": _Reader._within,
     b"YOUNGER": _Reader._within,
     b"MODSEQ": _Reader._mod_seq,
+    b"EMAILID": _Reader._identified,
+    b"THREADID": _Reader._identified,
     b"KEYWORD": _Reader._keyword,
     b"UNKEYWORD": _Reader._keyword,
     b"HEADER": _Reader._header,

@@ -12,12 +12,15 @@ from operator import eq, ge, gt, le, lt
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from mailsrv.imap.grammar import SequenceSet
+from mailsrv.imap.object_ids import email_id, thread_id
 from mailsrv.imap.search_keys import (
     And,
     Compare,
     Contains,
     HasFlag,
     Header,
+    Identified,
+    Identity,
     IsRecent,
     Key,
     ModSeq,
@@ -49,6 +52,8 @@ _COMPARE = {Order.LESS: lt, Order.EQUAL: eq, Order.NOT_LESS: ge, Order.MORE: gt}
 _IN_ENVELOPE = envelope.FIELDS - {b"sender", b"reply-to"}
 _WORD = re.compile(r"[a-z0-9]++")
 _DAY_S = 86400
+_IN_SECONDS = (Quantity.INTERNAL_DAY, Quantity.SAVED_DAY)  # as the index has them
+_IDENTIFIERS = {Identity.EMAIL: email_id, Identity.THREAD: thread_id}
 
 Found: TypeAlias = Generator[None, None, set[UID]]
 
@@ -116,6 +121,8 @@ class Searcher:
                 return {uid for uid, date in dates.items() if compare(date, then)}
             case Compare():
                 return (yield from self._compared(key, among))
+            case Identified():
+                return (yield from self._identified(key, among))
             case Header(name) if name in _IN_ENVELOPE:
                 return (yield from self._in_envelopes(key, among))
             case Header():
@@ -141,7 +148,7 @@ class Searcher:
     def _compared(self, key: Compare, among: set[UID]) -> Found:
         values = yield from self._column(key.quantity.value, among)
         compare = _COMPARE[key.order]
-        unit = _DAY_S if key.quantity is Quantity.INTERNAL_DAY else 1
+        unit = _DAY_S if key.quantity in _IN_SECONDS else 1
         return {
             uid for uid, value in values.items() if compare(value // unit, key.value)
         }
@@ -157,6 +164,18 @@ class Searcher:
             yield
         # None: it has no such date (or, no longer there, no row).
         return {uid: value for uid in among if (value := values.get(uid)) is not None}
+
+    def _identified(self, key: Identified, among: set[UID]) -> Found:
+        identifier, column = _IDENTIFIERS[key.of], key.of.value
+        found: set[UID] = set()
+        for uids in _slices(among, ROWS):
+            found.update(
+                row.uid
+                for row in self.store.rows(self.scope.mailbox, uids, [column])
+                if identifier(row.columns[column]) == key.identifier
+            )
+            yield
+        return found
 
     def _in_envelopes(self, key: Header, among: set[UID]) -> Found:
         found: set[UID] = set()
@@ -225,7 +244,7 @@ def cost(key: Key) -> int:
             return max(cost(one), cost(other))
         case Not(inner):
             return cost(inner)
-        case Compare() | Within():
+        case Compare() | Within() | Identified():
             return 1
         case Header(name):
             return 2 if name in _IN_ENVELOPE else 3

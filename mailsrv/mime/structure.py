@@ -20,7 +20,7 @@ MAX_PARTS = 10_000  # of a message; the last one holds what follows
 MAX_BOUNDARY = 200  # octets; RFC 2046 section 5.1.1 says 70
 _MAX_DELIMITER_LINE = MAX_BOUNDARY + 100  # with dashes and trailing blanks
 
-_FIELDS = ENVELOPE_FIELDS.union(
+_FIELDS = (ENVELOPE_FIELDS | {b"references"}).union(
     b"content-" + name
     for name in (
         b"type transfer-encoding id description disposition md5 language location"

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from mailsrv.mime.bodystructure import body_and_bodystructure
 from mailsrv.mime.date import SentDate, sent_date
+from mailsrv.mime.message_id import thread_root
+from mailsrv.mime.nstring import string
+from mailsrv.mime.preview import preview
 from mailsrv.mime.served import Content, LineCounter
 from mailsrv.mime.structure import dump, parse
 
@@ -20,7 +23,8 @@ class Summary:
     structure: bytes  # for `structure.load`: finds sections without the file
     checkpoints: bytes  # for `served.seek`; empty up to 64 KiB
     sent: SentDate | None
-    message_id: bytes | None
+    preview: bytes
+    thread_root: bytes | None  # message id, without brackets
 
 
 def summary(content: Content) -> Summary:
@@ -37,5 +41,6 @@ def summary(content: Content) -> Summary:
         structure=dump(root),
         checkpoints=counter.checkpoints(),
         sent=sent_date(root.fields.get(b"date", b"")),
-        message_id=root.fields.get(b"message-id"),
+        preview=string(preview(root, content).encode("utf-8", "replace")),
+        thread_root=thread_root(root.fields),
     )

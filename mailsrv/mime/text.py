@@ -78,6 +78,13 @@ def part_text(header: bytes, body: bytes) -> str:
     if read := content_type(values.get(b"content-type", b"")):
         _, subtype, parameters = read
     encoding = token(values.get(b"content-transfer-encoding", b""))
+    return decoded_text(body, subtype, parameters, encoding)
+
+
+def decoded_text(
+    body: bytes, subtype: bytes, parameters: Parameters, encoding: bytes | None
+) -> str:
+    """Return the text of a text part of which the header is known."""
     name = dict(parameters).get(b"charset", b"").decode("ascii", "replace")
     text = charset.decode(_decoded(body, encoding), name)
     return _shown(text) if subtype == b"html" else text

@@ -148,7 +148,7 @@ def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
     """Write ready bytes, in the caller's transaction."""
     found = filled.summary
     connection.execute(
-        "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             content,
             found.size_octets,
@@ -159,6 +159,8 @@ def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
             found.bodystructure,
             found.structure,
             found.checkpoints,
+            found.preview,
+            found.thread_root,
         ),
     )
     if filled.fields:

@@ -377,7 +377,8 @@ def bury(
     ).fetchone()
     connection.execute(
         "INSERT OR REPLACE INTO expunged SELECT mailbox, uid, ?, ?, flags,"
-        " size_octets, internal_date, content, coalesce(email_id, base) FROM message"
+        " size_octets, internal_date, saved_at, content, coalesce(email_id, base)"
+        " FROM message"
         " WHERE mailbox = ? AND uid IN (SELECT value FROM json_each(?))",
         (mod_seq, int(now), box.id, some),
     )

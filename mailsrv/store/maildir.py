@@ -40,6 +40,7 @@ _LETTERS = {
     "T": DELETED,
 } | {chr(ord("a") + k): 1 << FIRST_KEYWORD_BIT + k for k in range(LETTER_KEYWORDS)}
 _SIZE = re.compile(rb",([SW])=(\d{1,18})(?=,|\Z)")
+_SAVED = re.compile(rb"(\d{9,10})[._]")  # from 1973 on
 _SORT = re.compile(rb"(\d*)(?:\.[^.:M]*M(\d*))?")
 
 
@@ -109,6 +110,18 @@ def arrival_key(name: bytes) -> tuple[int, int, bytes]:
         int(match[2] or 0),
         name[match.end(1) :].partition(b":")[0],
     )
+
+
+def saved_at(base: bytes, changed_at: int) -> int:
+    """Return when a message came into its folder (RFC 8514), in seconds since 1970.
+
+    It is the time that begins the name of whoever put the file there, and we give
+    each copy and each message moved a new one: so it is the same in an index that
+    is made anew. The file's ctime, which others take, changes with every flag;
+    `changed_at` stands in only for a name that begins otherwise.
+    """
+    found = _SAVED.match(base)
+    return int(found[1]) if found else changed_at
 
 
 class UniqueNames:

@@ -18,11 +18,16 @@ from mailsrv.store.index import Box
 from mailsrv.store.maildir import Entry, open_file, path_of, scan
 from mailsrv.store.values import UID, MessageGone, Row
 
+_EMAIL_ID = "coalesce(m.email_id, m.base)"  # in `expunged` always its own column
+
 # What `rows` can be asked for; "m" is the message, "c" its ready bytes.
 COLUMNS = {
     "size_octets": "m.size_octets",
     "internal_date": "m.internal_date",
-    "email_id": "coalesce(m.email_id, m.base)",
+    "saved_at": "m.saved_at",
+    "email_id": _EMAIL_ID,
+    "thread_root": f"coalesce(c.thread_root, {_EMAIL_ID})",
+    "preview": "c.preview",
     "sent_at": "c.sent_at",
     "sent_day": "c.sent_day",
     "envelope": "c.envelope",
@@ -39,7 +44,7 @@ def live_rows(
     columns: Sequence[str],
 ) -> tuple[list[Row], list[int]]:
     """Return the rows that are complete, and the UIDs that must be filled first."""
-    ready = any(COLUMNS[column].startswith("c.") for column in columns)
+    ready = _are_ready_bytes(columns)
     exact = "size_octets" in columns
     rows: list[Row] = []
     missing: list[int] = []
@@ -71,10 +76,9 @@ def expunged_rows(
 ) -> list[Row]:
     """Return rows of expunged messages of which some session is not told yet."""
     selected = "".join(
-        ", " + COLUMNS[column].replace("coalesce(m.email_id, m.base)", "m.email_id")
-        for column in columns
+        ", " + COLUMNS[column].replace(_EMAIL_ID, "m.email_id") for column in columns
     )
-    ready = any(COLUMNS[column].startswith("c.") for column in columns)
+    ready = _are_ready_bytes(columns)
     return [
         Row(UID(uid), dict(zip(columns, values, strict=True)))
         for uid, *values in connection.execute(
@@ -85,6 +89,10 @@ def expunged_rows(
             (mailbox, dumps(list(uids)), ready),
         )
     ]
+
+
+def _are_ready_bytes(columns: Sequence[str]) -> bool:
+    return any("c." in COLUMNS[column] for column in columns)
 
 
 class MessageFile:

@@ -5,7 +5,7 @@ is here is a copy of those, and what is dear to compute. So a file of another
 version is thrown away, not migrated.
 """
 
-VERSION = 2  # in PRAGMA user_version; another value: the file is made anew
+VERSION = 3  # in PRAGMA user_version; another value: the file is made anew
 
 PAGE_CACHE_KIB = 256  # for each connection
 WAL_PAGES = 1000  # between two checkpoints: 4 MB
@@ -19,6 +19,7 @@ WAL_PAGES = 1000  # between two checkpoints: 4 MB
 # (new if in_new else cur)/base+info. content is a number that exists before the
 # row that it names, since ready bytes are written later. email_id is NULL where it
 # is the base name. size_octets is RFC822.SIZE if exact, else a guess for the quota.
+# saved_at: when the message came into this mailbox, see maildir.saved_at.
 #
 # Queries name their index (INDEXED BY) where SQLite, which knows no figures of these
 # tables, would walk through the whole mailbox; message_mod_seq has all that a view
@@ -64,6 +65,7 @@ CREATE TABLE message (
     size_octets INTEGER NOT NULL,
     exact INTEGER NOT NULL,
     internal_date INTEGER NOT NULL,
+    saved_at INTEGER NOT NULL,
     content INTEGER NOT NULL,
     email_id BLOB,
     pop3_uidl BLOB,
@@ -82,6 +84,7 @@ CREATE TABLE expunged (
     flags INTEGER NOT NULL,
     size_octets INTEGER NOT NULL,
     internal_date INTEGER NOT NULL,
+    saved_at INTEGER NOT NULL,
     content INTEGER,
     email_id BLOB NOT NULL,
     PRIMARY KEY (mailbox, uid)
@@ -97,7 +100,9 @@ CREATE TABLE content (
     body BLOB NOT NULL,
     bodystructure BLOB NOT NULL,
     structure BLOB NOT NULL,
-    checkpoints BLOB NOT NULL
+    checkpoints BLOB NOT NULL,
+    preview BLOB NOT NULL,
+    thread_root BLOB
 );
 CREATE TABLE next_content (id INTEGER NOT NULL);
 INSERT INTO next_content VALUES (1);

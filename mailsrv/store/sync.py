@@ -116,6 +116,7 @@ class Arrival:
     internal_date: int
     email_id: bytes | None = None
     content: int = 0  # 0: a new number
+    changed_at: int = 0  # the file's ctime; of use only if its name has no time
     record: Record | None = None
 
 
@@ -266,6 +267,7 @@ def _arrivals(
             (name.size_octets or 0) if exact else status.st_size,
             exact,
             int(status.st_mtime),
+            changed_at=int(status.st_ctime),
         )
         if intent := intents.get(name.base):
             arrival.email_id, arrival.content = intent[0], intent[1]
@@ -356,7 +358,7 @@ def insert(folder: Folder, box: Box, arrivals: Sequence[Arrival]) -> None:
     for content, arrival in enumerate(unnumbered, first):
         arrival.content = content
     folder.connection.executemany(
-        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [_row(box, arrival, mod_seq) for arrival in arrivals],
     )
     box.messages += len(arrivals)
@@ -379,6 +381,7 @@ def _row(box: Box, arrival: Arrival, mod_seq: int) -> tuple[object, ...]:
         arrival.size_octets,
         arrival.exact,
         arrival.internal_date,
+        maildir.saved_at(arrival.base, arrival.changed_at),
         arrival.content,
         arrival.email_id,
         record.field(b"P"),

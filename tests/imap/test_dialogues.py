@@ -15,5 +15,8 @@ class DialogueTests(ImapCase):
     def test_microsoft(self) -> None:
         self.play("microsoft.txt", Client(self.factory()))
 
+    def test_objects(self) -> None:
+        self.play("objects.txt", Client(self.factory()))
+
     def test_ios(self) -> None:
         self.play("ios.txt", Client(self.factory()))

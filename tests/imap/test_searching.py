@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.imap.object_ids import email_id, thread_id
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.search_arguments import Return, parse_search
 from mailsrv.imap.search_keys import (
@@ -18,6 +19,8 @@ from mailsrv.imap.search_keys import (
     Contains,
     HasFlag,
     Header,
+    Identified,
+    Identity,
     IsRecent,
     Key,
     ModSeq,
@@ -64,6 +67,10 @@ KEYS: list[tuple[bytes, Key]] = [
     (b"OLDER 60", Within(60, younger=False)),
     (b"younger 60", Within(60, younger=True)),
     (b"MODSEQ 0", ModSeq(0)),
+    (b"SAVEDON 2-Jan-1970", Compare(Quantity.SAVED_DAY, Order.EQUAL, 1)),
+    (b"SAVEDATESUPPORTED", And(())),
+    (b"EMAILID M1", Identified(Identity.EMAIL, b"M1")),
+    (b"ThreadID T1", Identified(Identity.THREAD, b"T1")),
     (rb'MODSEQ "/flags/\\draft" all 620162338', ModSeq(620162338)),
     (b"NOT NOT SEEN", Not(Not(SEEN))),
     (b"OR SEEN (RECENT FROM a)", Or(SEEN, And((IsRecent(), Header(b"from", "a"))))),
@@ -239,6 +246,10 @@ FOUND: list[tuple[bytes, list[int]]] = [
     (b"OLDER 100001", []),
     (b"YOUNGER 1", [2, 3, 4]),
     (b"MODSEQ 103", [3, 4]),
+    (b"SAVEDBEFORE 1-Jan-2021", []),
+    (b"SAVEDSINCE 1-Jan-2021", [1, 2, 3, 4]),
+    (b"THREADID " + thread_id(b"one@a.test"), [1]),
+    (b"THREADID T0", []),
     (b"NOT SEEN NOT FLAGGED", [1, 4]),
     (b"OR SEEN TEXT anna", [1, 2]),
     (b"OR (BODY body SEEN) NOT (OR 1 LARGER 500)", [2, 3]),
@@ -286,6 +297,11 @@ class SearchingTests(SynchronousTestCase):
         self.assertEqual(list(self.messages), [3, 6, 9, 12])
         for wire, numbers in FOUND:
             self.assertEqual(self.search(wire), numbers, wire)
+
+    def test_email_id(self) -> None:
+        (row,) = self.store.rows("INBOX", [6], ["email_id"])
+        wire = b"EMAILID " + email_id(row.columns["email_id"])
+        self.assertEqual(self.search(wire), [2])
 
     def test_gone_messages_do_not_match(self) -> None:
         self.store.expunge("INBOX", [3], only_deleted=False)

@@ -19,6 +19,7 @@ from mailsrv.store.maildir import (
     part_doubles,
     path_of,
     rename,
+    saved_at,
     scan,
     to_flags,
     to_letters,
@@ -51,6 +52,19 @@ class NameTests(SynchronousTestCase):
     def test_what_is_not_understood_is_kept(self) -> None:
         name = parse(b"a,X=1,S=5:2,PSX,more,S=9").with_flags(FLAGGED)
         self.assertEqual(name.format(), b"a,X=1,S=5:2,FPX,more,S=9")
+
+    def test_saved_at(self) -> None:
+        self.assertEqual(saved_at(b"1700000000.M5P7.mx", 5), 1_700_000_000)
+        self.assertEqual(saved_at(b"1700000000_7.12.host,U=4", 5), 1_700_000_000)
+        self.assertEqual(saved_at(UniqueNames("h", lambda: 1.7e9).next(), 5), 1.7e9)
+        for other in (
+            b"a",
+            b"17000.x",
+            b"17000000000.x",
+            b"1700000000",
+            b"x1700000000.",
+        ):
+            self.assertEqual(saved_at(other, 5), 5, other)
 
     @settings(max_examples=50, deadline=None)
     @given(file_names, st.integers(0, 2**31 - 1))

@@ -20,6 +20,8 @@ LINES = 1000  # responses of flags alone that are written at once
 
 
 async def fetch(session: Session, request: Fetch) -> bytes:
+    if not all(map(session.offers, request.extensions)):
+        raise ProtocolViolation("Unknown fetch item")
     mailbox = session.mailbox
     try:
         uids = mailbox.uids(request.messages, by_uid=request.by_uid)

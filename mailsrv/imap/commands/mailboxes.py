@@ -1,8 +1,10 @@
 """Commands on mailboxes as wholes (RFC 3501 6.3), and quotas (RFC 9208).
 
-Also RFC 6154 (CREATE with a special use). What LIST answers: mailsrv.imap.listing.
+Also RFC 6154 (CREATE with a special use) and RFC 8474 (MAILBOXID). What LIST
+answers: mailsrv.imap.listing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,12 +21,13 @@ from mailsrv.store.values import MailboxStatus
 SPECIAL_USES = {
     use.lower(): use for use in ("\\Archive", "\\Drafts", "\\Junk", "\\Sent", "\\Trash")
 }
-STATUS_ITEMS = {
-    b"MESSAGES": lambda status: status.messages,
-    b"RECENT": lambda status: status.recent,
-    b"UIDNEXT": lambda status: status.uid_next,
-    b"UIDVALIDITY": lambda status: status.uid_validity,
-    b"UNSEEN": lambda status: status.unseen,
+STATUS_ITEMS: dict[bytes, Callable[[MailboxStatus], bytes]] = {
+    b"MESSAGES": lambda status: b"%d" % status.messages,
+    b"RECENT": lambda status: b"%d" % status.recent,
+    b"UIDNEXT": lambda status: b"%d" % status.uid_next,
+    b"UIDVALIDITY": lambda status: b"%d" % status.uid_validity,
+    b"UNSEEN": lambda status: b"%d" % status.unseen,
+    b"MAILBOXID": lambda status: b"(%b)" % status.mailbox_id.encode("ascii"),
 }
 
 
@@ -49,6 +52,9 @@ async def select(session: Session, name: str, *, read_only: bool) -> bytes:
         lines.append(b"* OK [UNSEEN %d] First unseen.\r\n" % unseen)
     lines.append(b"* OK [UIDVALIDITY %d] UIDs valid.\r\n" % mailbox.uid_validity)
     lines.append(b"* OK [UIDNEXT %d] Next UID.\r\n" % mailbox.uid_next)
+    if session.offers(b"OBJECTID"):
+        identifier = mailbox.mailbox_id.encode("ascii")
+        lines.append(b"* OK [MAILBOXID (%b)] Its identifier.\r\n" % identifier)
     session.write(b"".join(lines))
     return b"READ-ONLY" if read_only else b"READ-WRITE"
 
@@ -90,7 +96,10 @@ async def create(session: Session, arguments: Create) -> bytes:
         # RFC 6154 section 3
         raise Refused("No such special use here", b"USEATTR") from None
     await session.account_mailboxes.create(arguments.mailbox, uses)
-    return b""
+    if not session.offers(b"OBJECTID"):
+        return b""
+    made = await session.account_mailboxes.status(arguments.mailbox)
+    return b"MAILBOXID (%b)" % made.mailbox_id.encode("ascii")
 
 
 async def delete(session: Session, name: str) -> bytes:
@@ -158,7 +167,7 @@ def parse_status(arguments: Parser) -> tuple[str, list[bytes]]:
 async def status(session: Session, arguments: tuple[str, list[bytes]]) -> bytes:
     name, items = arguments
     found: MailboxStatus = await session.account_mailboxes.status(name)
-    pairs = [b"%b %d" % (item, STATUS_ITEMS[item](found)) for item in items]
+    pairs = [b"%b %b" % (item, STATUS_ITEMS[item](found)) for item in items]
     session.write(
         b"* STATUS %b %b\r\n" % (format.mailbox(name), format.parenthesised(pairs))
     )
