@@ -234,6 +234,14 @@ class Session:
 
     def _log_message(self, transaction: Transaction, size: int, reply: Reply) -> None:
         why = {} if reply.positive else {"reason": reply.text}
+        recipients = transaction.recipients
+        for first in range(_LOGGED_RECIPIENTS, len(recipients), _LOGGED_RECIPIENTS):
+            log.info(
+                "further recipients",
+                **self.who(),
+                transaction=transaction.name,
+                forward_paths=" ".join(recipients[first : first + _LOGGED_RECIPIENTS]),
+            )
         log.info(
             "message accepted" if reply.positive else "message refused: {reason}",
             **self._story(transaction),
@@ -265,6 +273,7 @@ class Session:
         elif isinstance(event, Rcpt):
             paths["forward_path"] = event.forward_path
             paths["reverse_path"] = self._running().mail.reverse_path
+            paths["transaction"] = self._running().name
         log.info(
             "{command} refused: {reason}",
             command=command,

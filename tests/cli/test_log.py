@@ -1,0 +1,155 @@
+"""``mailsrv log trace``: what is found of a message, in text and in JSON."""
+
+import gzip
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsrv.cli.log_lines import events, parse
+from mailsrv.cli.main import main
+from mailsrv.logs import json_line, text_line
+
+ANNA, BEN, CARA = (f"{name}@example.test" for name in ("anna", "ben", "cara"))
+
+
+def event(message: str, **fields: str) -> dict[str, object]:
+    return {
+        "log_format": message,
+        "log_level": LogLevel.info,
+        "log_namespace": "mailsrv.smtp.session",
+        "log_time": 1_800_000_000.0,
+        **fields,
+    }
+
+
+# Two sessions; the first one has two transactions, the second one the same message.
+LOG = [
+    event("login", session="s1", peer="192.0.2.1", user=ANNA),
+    event(
+        "{command} refused: No such user here",
+        command="RCPT",
+        session="s1",
+        peer="192.0.2.1",
+        transaction="t1",
+        forward_path="nobody@example.test",
+    ),
+    event(
+        "message accepted",
+        session="s1",
+        peer="192.0.2.1",
+        transaction="t1",
+        message_id="<one@example.test>",
+        reverse_path=ANNA,
+        forward_paths=f"{BEN} {CARA}",
+    ),
+    event(
+        "message accepted",
+        session="s1",
+        peer="192.0.2.1",
+        transaction="t2",
+        message_id="<two@example.test> transaction=t1",
+        reverse_path=ANNA,
+        forward_paths="jörg@example.test",
+    ),
+    event(
+        "message accepted",
+        session="s2",
+        peer="192.0.2.2",
+        transaction="t3",
+        message_id="<one@example.test>",
+        reverse_path="",
+        forward_paths="dora@example.test",
+    ),
+    event("closed: HTTP", session="s3", peer="192.0.2.3"),
+]
+
+
+class TraceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def trace(self, wanted: str, *options: str, as_json: bool = False) -> Result:
+        write = json_line if as_json else text_line
+        file = self.folder / "log"
+        file.write_text("".join(write(row) + "\n" for row in LOG))
+        command = ["log", "trace", wanted, "--file", str(file), *options]
+        return CliRunner().invoke(main, command)
+
+    def found(self, wanted: str, as_json: bool = False) -> list[str]:
+        """Return session and transaction of each line that is shown."""
+        result = self.trace(wanted, "--json", as_json=as_json)
+        self.assertEqual(result.exit_code, 0, result.output)
+        rows = map(json.loads, result.output.splitlines())
+        return [f"{row['session']} {row.get('transaction', '-')}" for row in rows]
+
+    def test_what_is_found(self) -> None:
+        one = ["s1 -", "s1 t1", "s1 t1", "s2 t3"]
+        for as_json in (False, True):
+            for wanted, lines in (
+                ("<one@example.test>", one),
+                ("ONE@example.test", one),
+                ("t1", one),
+                ("t2", ["s1 -", "s1 t2"]),
+                ("s2", one),
+                (CARA, ["s1 -", "s1 t1", "s1 t1"]),
+                ("Nobody@example.test", ["s1 -", "s1 t1", "s1 t1"]),
+                ("jörg@example.test", ["s1 -", "s1 t2"]),
+                ("s3", ["s3 -"]),
+            ):
+                self.assertEqual(self.found(wanted, as_json), lines, wanted)
+
+    def test_as_it_stands(self) -> None:
+        output = self.trace("one@example.test").output
+        lines = [text_line(LOG[n]) for n in (0, 1, 2)] + ["", text_line(LOG[4])]
+        self.assertEqual(output.splitlines(), lines)
+
+    def test_nothing_found(self) -> None:
+        result = self.trace("example.test")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("the log has nothing of example.test", result.output)
+
+    def test_several_files_and_standard_input(self) -> None:
+        lines = [text_line(row) + "\n" for row in LOG]
+        old, new = self.folder / "old.gz", self.folder / "new"
+        old.write_bytes(gzip.compress("".join(lines[:2]).encode()))
+        new.write_text("".join(lines[2:]))
+        by_files = CliRunner().invoke(
+            main, ["log", "trace", "t1", "--file", str(old), "--file", str(new)]
+        )
+        by_input = CliRunner().invoke(
+            main, ["log", "trace", "t1", "--file", "-"], input="".join(lines)
+        )
+        self.assertEqual(by_files.output, by_input.output)
+        self.assertEqual(by_files.output.count("session=s1"), 3)
+
+
+class LineTests(SynchronousTestCase):
+    def test_what_stands_before_and_after(self) -> None:
+        line = text_line(event("login", session="s1"))
+        text = f"Nov 25 02:00:00 mail mailsrv: {line}\n\tTraceback\n\tend\n"
+        self.assertEqual(list(events([*text.splitlines(True), "x\n"])), [text, "x\n"])
+        self.assertEqual(parse(text).get("session"), "s1")
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.dictionaries(
+            st.sampled_from(["peer", "session", "user", "message_id"]),
+            st.text(
+                st.characters(exclude_characters='"', exclude_categories=("C", "Z")),
+                min_size=1,
+                max_size=20,
+            ),
+        )
+    )
+    def test_round_trip(self, fields: Mapping[str, str]) -> None:
+        line = text_line(event("m", **fields))
+        self.assertEqual(dict(parse(line).fields), dict(fields), line)
+        row = json.loads(json_line(event("m", **fields)))
+        self.assertEqual(dict(parse(json.dumps(row)).fields), row)
