@@ -86,6 +86,7 @@ class Parts:
             mail_store=self._mail_store,
             connections=self._imap_limits,
             reactor=reactor,
+            log_wire=settings.log.level == "debug",
         )
         self._pop3 = Pop3Factory(
             settings=settings.pop3,
@@ -132,6 +133,7 @@ class Parts:
             factory.tls_settings = settings.tls
             factory.settings = settings.smtp
             factory.log_wire = settings.log.level == "debug"
+        self._imap.log_wire = settings.log.level == "debug"
         _change(self._smtp_limits, settings.smtp)
         _change(self._imap_limits, settings.imap)
         _change(self._pop3_limits, settings.pop3)

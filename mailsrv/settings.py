@@ -102,6 +102,7 @@ ImapExtension = Literal[
     "ENABLE",
     "IDLE",
     "NAMESPACE",
+    "COMPRESS=DEFLATE",
     "CHILDREN",
     "LIST-EXTENDED",
     "SPECIAL-USE",

@@ -127,6 +127,12 @@ class ImapEngine:
         """Add octets of the client. The caller bounds what it adds while paused."""
         self._buffer += data
 
+    def take_buffered(self) -> bytes:
+        """Take away what was received and not read."""
+        octets, self._buffer = bytes(self._buffer), bytearray()
+        self._scanned = 0
+        return octets
+
     def resume(self) -> None:
         """Read the next command."""
         self._reading = _Reading.COMMAND

@@ -165,6 +165,8 @@ async def run(session: Session, command: Command) -> bool:
     session.tag = command.tag
     session.message = command.message
     rule = RULES.get(command.name)
+    if session.services.log_wire:
+        session.trace("C: " + _shown(command, rule))
     status, text, code = await _outcome(session, command, rule)
     if session.closing and not session.after_reply:
         raise Disconnected
@@ -180,6 +182,15 @@ async def run(session: Session, command: Command) -> bool:
     if session.draining:
         session.drain()
     return status != b"BAD"
+
+
+def _shown(command: Command, rule: Rule[Any] | None) -> str:
+    """Return a command for the log. What is unknown may be a password."""
+    if rule is None:
+        return "an unknown command"
+    if rule.secret:
+        return f"{command.tag.decode('ascii')} {command.name.decode('ascii')} ..."
+    return command.arguments.data.decode("ascii", "backslashreplace")
 
 
 async def _outcome(
@@ -263,6 +274,7 @@ class ImapFactory(Factory):
         mail_store: MailStore,
         connections: ConnectionLimits,
         reactor: IReactorTime,
+        log_wire: bool = False,
     ) -> None:
         self.settings = settings
         self.tls_settings = tls_settings
@@ -271,6 +283,7 @@ class ImapFactory(Factory):
         self.mail_store = mail_store
         self.connections = connections
         self.reactor = reactor
+        self.log_wire = log_wire  # commands and responses, at level debug
         self._open: set[ImapProtocol] = set()
         self._drained: list[Deferred[None]] = []
 
@@ -292,6 +305,7 @@ class ImapFactory(Factory):
             peer=session.peer,
             user=session.user,
             client=session.client,
+            compressed=session.compressed,
             commands=session.commands,
             octets_in=session.octets_in,
             octets_out=session.octets_out,

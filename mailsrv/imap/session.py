@@ -10,12 +10,14 @@ from enum import Flag, auto
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime, ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Account
 from mailsrv.imap import format
+from mailsrv.imap.deflate import Damaged, Deflater, Inflater
 from mailsrv.imap.engine import (
     CONTINUE,
     NEED_DATA,
@@ -47,6 +49,11 @@ log = Logger()
 
 # Octets of pipelined commands that wait; beyond, the socket is not read.
 MAX_QUEUED = 128 * 1024
+# With COMPRESS: octets that are inflated or deflated at once (some 2 ms), and those
+# that are inflated in a turn of the reactor before others get it.
+INFLATED_OCTETS = 64 * 1024
+DEFLATED_OCTETS = 64 * 1024
+INFLATED_IN_A_TURN = 1024 * 1024
 
 
 class State(Flag):
@@ -70,12 +77,17 @@ class Services(Protocol):
     authenticator: Authenticator
     mail_store: MailStore
     reactor: IReactorTime
+    log_wire: bool
 
 
 class Session:
     """The conversation with one client, from greeting to end."""
 
     __slots__ = (
+        "_deflater",
+        "_flushing",
+        "_inflated",
+        "_inflater",
         "_more",
         "_timer",
         "_writable",
@@ -133,6 +145,10 @@ class Session:
         self.octets_out = 0
         self._more: Deferred[None] | None = None  # waits for octets of the client
         self._writable: Deferred[None] | None = None  # while the client reads slowly
+        self._inflater: Inflater | None = None  # these two: since COMPRESS
+        self._deflater: Deflater | None = None
+        self._inflated = 0  # octets since the session last waited for the client
+        self._flushing: IDelayedCall | None = None
         self._timer = services.reactor.callLater(
             self.settings.login_timeout_s, self._timed_out
         )
@@ -209,11 +225,16 @@ class Session:
         self.octets_in += len(data)
         if self.closing:
             return
-        self.engine.receive(data)
+        if self._inflater is None:
+            self.engine.receive(data)
+            queued = self.engine.buffered_octets
+        else:
+            self._inflater.feed(data)
+            queued = self._inflater.waiting_octets
         if self._more is not None:
             more, self._more = self._more, None
             more.callback(None)
-        elif self.engine.buffered_octets > MAX_QUEUED:
+        elif queued > MAX_QUEUED:
             self.transport.pauseProducing()
 
     async def event(self) -> Event:
@@ -224,14 +245,32 @@ class Session:
                 self.write(b"+ OK\r\n")
             elif event is not NEED_DATA:
                 return event
+            elif octets := await self._inflate():
+                self.engine.receive(octets)
             else:
                 await self._wait_for_data()
+
+    async def _inflate(self) -> bytes:
+        """Return some of what came compressed, b"" if there is none."""
+        if self._inflater is None or self.closing:
+            return b""
+        if self._inflated > INFLATED_IN_A_TURN:
+            self._inflated = 0
+            await deferLater(self.services.reactor, 0, lambda: None)
+        try:
+            octets = self._inflater.take(INFLATED_OCTETS)
+        except Damaged:
+            self.bye("The compressed data is damaged")
+            return b""
+        self._inflated += len(octets)
+        return octets
 
     async def _wait_for_data(self) -> None:
         if self.closing:
             raise Disconnected
         if self.account is not None:  # before that one deadline holds for all
             self._timer.reset(self.settings.idle_timeout_s)
+        self._inflated = 0
         self._more = Deferred()
         self.transport.resumeProducing()
         await self._more
@@ -247,6 +286,8 @@ class Session:
         The first call lets the client send it (a synchronising literal).
         """
         if self.message is not None:
+            if self.services.log_wire:
+                self.trace(f"C: a message of {self.message.size_octets} octets")
             if self.message.synchronising:
                 self.write(b"+ OK\r\n")
             self.engine.read_message(self.message)
@@ -276,14 +317,59 @@ class Session:
     # Writing
 
     def write(self, data: bytes) -> None:
-        self.octets_out += len(data)
-        self.transport.write(data)
+        """Write a small answer, without anything of a message's content."""
+        if self.services.log_wire:
+            self.trace("S: " + data.decode("ascii", "backslashreplace"))
+        self._send(data)
 
     async def write_some(self, data: bytes) -> None:
         """Write a piece of a large answer; wait while the client reads slowly."""
-        self.write(data)
-        if self._writable is not None:
+        if self.services.log_wire:
+            self.trace(f"S: {len(data)} octets of data")
+        if self._deflater is None:
+            self._send(data)
+            if self._writable is not None:
+                await self.drained()
+            return
+        for at in range(0, len(data), DEFLATED_OCTETS):
+            if at:
+                await deferLater(self.services.reactor, 0, lambda: None)
             await self.drained()
+            end = at + DEFLATED_OCTETS
+            self._send(data[at:end], more=end < len(data))
+
+    def _send(self, data: bytes, *, more: bool = False) -> None:
+        """Hand octets to the transport; `more` follows of the same answer."""
+        self.octets_out += len(data)
+        if self._deflater is None:
+            self.transport.write(data)
+            return
+        if octets := self._deflater.deflate(data):
+            self.transport.write(octets)
+        # Whoever wrote: the client can read it all before the reactor waits again.
+        if self._flushing is None and not more:
+            self._flushing = self.services.reactor.callLater(0, self._flush)
+
+    def _flush(self) -> None:
+        """End a burst of compressed octets."""
+        if self._flushing is not None and self._flushing.active():
+            self._flushing.cancel()
+        self._flushing = None
+        if self._deflater is not None and (octets := self._deflater.flush()):
+            self.transport.write(octets)
+
+    @property
+    def compressed(self) -> bool:
+        return self._deflater is not None
+
+    def compress(self) -> None:
+        """Begin COMPRESS=DEFLATE: what was received but not read is so already."""
+        self._inflater, self._deflater = Inflater(), Deflater()
+        self._inflater.feed(self.engine.take_buffered())
+
+    def trace(self, text: str) -> None:
+        """Log a line of the wire at level debug: no password, nothing of a message."""
+        log.debug("{wire}", wire=text, session=self.id, peer=self.peer, user=self.user)
 
     async def drained(self) -> None:
         """Wait until the transport takes more; raise `Disconnected`."""
@@ -318,7 +404,12 @@ class Session:
     def reply(self, tag: bytes, status: bytes, words: str, code: bytes = b"") -> None:
         """Write a status response; `code` without its brackets."""
         bracketed = b"[%b] " % code if code else b""
-        self.write(b"%b %b %b%b\r\n" % (tag, status, bracketed, format.text(words)))
+        line = b"%b %b%b\r\n" % (status, bracketed, format.text(words))
+        if self.services.log_wire:
+            # Before the log-in a "tag" can be a password that came too early.
+            shown = tag if self.account is not None else b"-"
+            self.trace("S: " + (shown + b" " + line).decode("ascii"))
+        self._send(b"%b %b" % (tag, line))
 
     def drain(self) -> None:
         """The server stops: end now, or after the command that runs."""
@@ -339,6 +430,7 @@ class Session:
             return
         self.closing = True
         self.ended_by = reason
+        self._flush()
         # With a producer Twisted's TLS would wait for its end, not close.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -352,6 +444,9 @@ class Session:
         self.ended_by = self.ended_by or reason
         if self._timer.active():
             self._timer.cancel()
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         self._fail_waiting()
 
     @property

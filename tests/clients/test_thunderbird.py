@@ -134,6 +134,8 @@ class ThunderbirdTests(ServerCase):
         self.be_told_of_new_mail()
         self.open_a_large_attachment()
         self.send()
+        self.program.kill()
+        self.server.wait_for_log("compressed=True")  # all that went by COMPRESS
 
     def read_and_mark(self) -> None:
         first = self.do("waitFor", folder="Inbox", subject="first")

@@ -1,6 +1,9 @@
 """Sessions as a client meets them: states, limits, time, STARTTLS, IDLE, faults."""
 
 import os
+from typing import cast
+
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from mailsrv.accounts import edits
 from mailsrv.imap.server import COMMANDS_IN_A_TURN, MAX_BAD
@@ -314,3 +317,63 @@ class FaultsTests(ImapCase):
         self.assertNotIn(b"2 OK", heard)
         self.assertTrue(heard.endswith(b"going down\r\n"))
         self.successResultOf(drained)
+
+
+class WireLogTests(ImapCase):
+    """Level debug shows what was said, but no password and nothing of a message."""
+
+    def traced(self) -> str:
+        return " | ".join(
+            str(event["wire"]) for event in self.events if "wire" in event
+        )
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.events: list[LogEvent] = []
+        observer = cast(ILogObserver, self.events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def client(self) -> Client:
+        factory = self.factory()
+        factory.log_wire = True
+        return Client(factory)
+
+    def test_commands_and_responses(self) -> None:
+        client = self.client()
+        client.send(b"1 LOGIN anna secret\r\n2 SELECT {5+}\r\nINBOX\r\n3 XYZZY a\r\n")
+        traced = self.traced()
+        for text in (
+            "S: * OK [CAPABILITY",
+            "C: 1 LOGIN ...",
+            "S: 1 OK [CAPABILITY",
+            "C: 2 SELECT {5+}\r\nINBOX",
+            "* 0 EXISTS\r\n",
+            "S: 2 OK [READ-WRITE]",
+            "C: an unknown command",
+        ):
+            self.assertIn(text, traced)
+        self.assertNotIn("secret", traced)
+
+    def test_passwords(self) -> None:
+        client = self.client()
+        client.send(b"1 AUTHENTICATE PLAIN AHNlY3JldDEAc2VjcmV0\r\n")
+        client.send(b"2 AUTHENTICATE LOGIN\r\nc2VjcmV0\r\nc2VjcmV0\r\n")
+        client.send(b"c2VjcmV0 \r\nc2VjcmV0\r\nanna c2VjcmV0\r\n")
+        client.send(b"3 LOGIN anna {6+}\r\nc2VjcmV0\r\n")
+        client.send(b"3 LOGIN anna\0 c2VjcmV0\r\n")
+        self.clock.advance(60)
+        self.assertIn("C: 2 AUTHENTICATE ...", self.traced())
+        self.assertNotIn("c2vj", self.traced().lower())
+        self.assertNotIn("y3jl", self.traced().lower())
+
+    def test_messages(self) -> None:
+        client = self.client()
+        client.send(b"1 LOGIN anna secret\r\n2 SELECT INBOX\r\n")
+        client.send(b"3 APPEND INBOX {17+}\r\nA: hidden\r\n\r\nbody\r\n")
+        client.send(b"4 FETCH 1 (ENVELOPE BODY[])\r\n5 STORE 1 FLAGS (key)\r\n")
+        self.assertIn("C: a message of 17 octets", self.traced())
+        self.assertIn("C: 4 FETCH 1 (ENVELOPE BODY[])", self.traced())
+        self.assertIn("FLAGS (key \\Recent)", self.traced())
+        self.assertNotIn("hidden", self.traced())
+        self.assertNotIn("body", self.traced())

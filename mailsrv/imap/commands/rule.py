@@ -28,6 +28,7 @@ class Rule(Generic[T]):
     run: Callable[[Session, T], Awaitable[bytes]]
     # RFC 3501 section 7.4.1: no EXPUNGE while FETCH, STORE or SEARCH run.
     holds_expunge: bool = False
+    secret: bool = False  # its arguments are not for the log
     extension: bytes = b""  # where that is not offered there is no such command
 
 

@@ -1,6 +1,7 @@
 """Commands about the session itself: log-in, capabilities, IDLE (RFC 3501 6.1, 6.2).
 
-Also RFC 2177 (IDLE), 2342 (NAMESPACE), 2971 (ID), 4959 (SASL-IR), 5161 (ENABLE).
+Also RFC 2177 (IDLE), 2342 (NAMESPACE), 2971 (ID), 4959 (SASL-IR), 4978 (COMPRESS),
+5161 (ENABLE).
 """
 
 from dataclasses import dataclass, field
@@ -152,6 +153,24 @@ def _start_tls(session: Session) -> None:
     session.client = ""
 
 
+# COMPRESS
+
+
+def parse_compress(arguments: Parser) -> bytes:
+    arguments.space()
+    return arguments.keyword()
+
+
+async def compress(session: Session, mechanism: bytes) -> bytes:
+    """Compress all that follows the tagged OK, and the client's next octets."""
+    if mechanism != b"DEFLATE":
+        raise Refused("No such mechanism", b"CANNOT")
+    if session.compressed:
+        raise Refused("DEFLATE is active already", b"COMPRESSIONACTIVE")
+    session.after_reply = session.compress
+    return b""
+
+
 # LOGIN and AUTHENTICATE
 
 
@@ -270,9 +289,14 @@ RULES: dict[bytes, Rule[Any]] = {
     b"LOGOUT": Rule(ANY, no_arguments, logout),
     b"ID": Rule(ANY, parse_id, identify, extension=b"ID"),
     b"STARTTLS": Rule(State.NOT_AUTHENTICATED, no_arguments, starttls),
-    b"LOGIN": Rule(State.NOT_AUTHENTICATED, parse_login, login),
-    b"AUTHENTICATE": Rule(State.NOT_AUTHENTICATED, parse_authenticate, authenticate),
+    b"LOGIN": Rule(State.NOT_AUTHENTICATED, parse_login, login, secret=True),
+    b"AUTHENTICATE": Rule(
+        State.NOT_AUTHENTICATED, parse_authenticate, authenticate, secret=True
+    ),
     b"ENABLE": Rule(LOGGED_IN, parse_enable, enable, extension=b"ENABLE"),
+    b"COMPRESS": Rule(
+        LOGGED_IN, parse_compress, compress, extension=b"COMPRESS=DEFLATE"
+    ),
     b"NAMESPACE": Rule(LOGGED_IN, no_arguments, namespace, extension=b"NAMESPACE"),
     b"IDLE": Rule(LOGGED_IN, no_arguments, idle, extension=b"IDLE"),
 }
