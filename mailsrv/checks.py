@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from mailsrv.doors import plugin
 from mailsrv.settings import Settings
 from mailsrv.settings_file import Problem
+from mailsrv.store import pop3_uidl
 from mailsrv.tls.contexts import UnusableCertificate, load_certificates
 
 IMPLICIT_TLS = ("submissions", "imaps", "pop3s")  # RFC 8314 section 3
@@ -56,6 +57,11 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     found = [*_listeners(settings, reactor), *_certificates(settings)]
     found += _data(settings)
     found += plugin.problems(settings, IReactorTime(reactor))
+    try:
+        pop3_uidl.compiled(settings.store.pop3_uidl_format)
+    except ValueError as error:
+        allowed = "pop3_uidl_format of Dovecot, with u, v, g or f"
+        found.append(Problem("store.pop3_uidl_format", str(error), allowed))
     try:
         user = runs_as(settings.user)
     except KeyError:

@@ -161,6 +161,10 @@ class Pop3Settings:
 class StoreSettings:
     """``[store]``"""
 
+    pop3_uidl_format: str = key(
+        "%08Xu%08Xv",
+        "how POP3's unique ids are made: as in the Dovecot that mail came from",
+    )
     free_space_reserve_octets: int = key(
         256 * MIB, "free space below which mail is deferred", least=0
     )

@@ -14,7 +14,7 @@ F = TypeVar("F")
 
 
 class _SettingsFile(click.ParamType[Settings]):
-    """A settings file, read: its errors are the command's errors."""
+    """A settings file, read."""
 
     name = "file"
 
@@ -24,10 +24,15 @@ class _SettingsFile(click.ParamType[Settings]):
         # Any: click hands over a text, or what this made of it before.
         if isinstance(value, Settings):
             return value
-        try:
-            return settings_file.load(Path(value))
-        except SettingsError as error:
-            raise click.ClickException(str(error)) from error
+        return load(Path(value))
+
+
+def load(file: Path) -> Settings:
+    """Read a settings file: its errors are the command's errors."""
+    try:
+        return settings_file.load(file)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def config_option(command: F) -> F:

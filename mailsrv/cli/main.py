@@ -9,6 +9,7 @@ from mailsrv.cli.addresses import alias_group, domain_group, group_group
 from mailsrv.cli.check_config import check_config
 from mailsrv.cli.import_accounts import import_accounts
 from mailsrv.cli.log import log_group
+from mailsrv.cli.maildir import maildir_group
 from mailsrv.cli.plugins import plugins
 from mailsrv.cli.quickstart import quickstart
 from mailsrv.cli.verify import verify
@@ -31,3 +32,4 @@ main.add_command(group_group)
 main.add_command(domain_group)
 main.add_command(log_group)
 main.add_command(verify)
+main.add_command(maildir_group)

@@ -51,20 +51,20 @@ def _verify(
     """Print what is wrong with an account; return how much of it is left."""
     root = settings.data / "mail" / account.folder
     verifier = Verifier(root, connections=connections, now=time.time)
-    findings = _patiently(verifier.check)
+    findings = patiently(verifier.check)
     for finding in findings:
         click.echo(f"{shown(account.name)}: {finding}")
     if not findings or not mend:
         return len(findings)
-    _patiently(verifier.mend)
-    left = _patiently(verifier.check)
+    patiently(verifier.mend)
+    left = patiently(verifier.check)
     click.echo(f"{shown(account.name)}: mended, {len(left)} left")
     for finding in left:
         click.echo(f"{shown(account.name)}: left: {finding}")
     return len(left)
 
 
-def _patiently(call: Callable[[], T]) -> T:
+def patiently(call: Callable[[], T]) -> T:
     """Try again while another process works on the mailbox."""
     until = time.monotonic() + PATIENCE_S
     while True:

@@ -28,9 +28,12 @@ from mailsrv.mailboxes.sequence import Tracker
 from mailsrv.mailboxes.view import MailboxView, SilentStore
 from mailsrv.mailboxes.views import SETTLE_S, Views
 from mailsrv.mailboxes.watch import Watcher
+from mailsrv.settings import StoreSettings
+from mailsrv.store import pop3_uidl
 from mailsrv.store.account import AccountStore
 from mailsrv.store.index import Connections
 from mailsrv.store.names import INBOX, canonical, directory
+from mailsrv.store.pop3_uidl import Uidl
 from mailsrv.store.values import (
     UID,
     Changes,
@@ -66,6 +69,7 @@ class Surroundings:
     watcher: Watcher
     courier: Courier
     now: Callable[[], float]  # wall clock
+    settings: Callable[[], StoreSettings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,11 @@ class AccountMailboxes:
         self._writes = 0
         self._quiet_from_s = 0.0
         self._indexer = Indexer(around.reactor, self._ingest)
+
+    @property
+    def pop3_uidl(self) -> Uidl:
+        """What makes POP3's unique ids, under the settings of now."""
+        return pop3_uidl.compiled(self._around.settings().pop3_uidl_format)
 
     # Mailboxes
 

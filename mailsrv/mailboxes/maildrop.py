@@ -60,7 +60,8 @@ class Maildrop:
     async def open(self) -> None:
         """Read the list; `AccountMailboxes.open_maildrop` does this."""
         await self._mailboxes.refresh(INBOX)
-        self.messages = await self.read(lambda store: store.uidls(INBOX))
+        make = self._mailboxes.pop3_uidl
+        self.messages = await self.read(lambda store: store.uidls(INBOX, make))
 
     async def read(self, call: Callable[[AccountStore], T]) -> T:
         """Run `call` among the readers."""

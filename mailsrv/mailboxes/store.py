@@ -46,7 +46,14 @@ class MailStore:
         self._watcher = Watcher(reactor)
         courier = Courier(self._delivery(), threads, reactor)
         self._around = Surroundings(
-            root, threads, reactor, Connections(), self._watcher, courier, now
+            root,
+            threads,
+            reactor,
+            Connections(),
+            self._watcher,
+            courier,
+            now,
+            lambda: self._settings,
         )
         self._accounts: dict[str, AccountMailboxes] = {}
         self._timer: IDelayedCall | None = None

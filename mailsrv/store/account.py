@@ -33,6 +33,7 @@ from mailsrv.store.ingest import ingest
 from mailsrv.store.keywords import Keywords
 from mailsrv.store.maildir import UniqueNames
 from mailsrv.store.names import INBOX
+from mailsrv.store.pop3_uidl import Uidl
 from mailsrv.store.reading import Located, MessageFile
 from mailsrv.store.scanning import Folder
 from mailsrv.store.subscriptions import Subscriptions
@@ -416,12 +417,12 @@ class AccountStore:
             raise MessageGone("the message is gone")
         return located[uid].open()
 
-    def uidls(self, name: str) -> list[tuple[UID, bytes, int]]:
+    def uidls(self, name: str, make: Uidl) -> list[tuple[UID, bytes, int]]:
         """Return UID, UIDL and RFC822.SIZE of all messages in their POP3 order."""
         with self._read(name) as (connection, box):
             if guessed := reading.guessed_sizes(connection, box.id):
                 self.fill(name, guessed)
-            return reading.uidls(connection, box)
+            return reading.uidls(connection, box, make)
 
     # Inside.
 

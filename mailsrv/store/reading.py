@@ -16,6 +16,7 @@ from mailsrv.mime.summary import summary
 from mailsrv.store.content import file_content
 from mailsrv.store.index import Box
 from mailsrv.store.maildir import Entry, open_file, path_of, scan
+from mailsrv.store.pop3_uidl import Uidl
 from mailsrv.store.values import UID, MessageGone, Row
 
 _EMAIL_ID = "coalesce(m.email_id, m.base)"  # in `expunged` always its own column
@@ -221,17 +222,19 @@ def guessed_sizes(connection: sqlite3.Connection, mailbox: int) -> list[int]:
     return [uid for (uid,) in rows]
 
 
-def uidls(connection: sqlite3.Connection, box: Box) -> list[tuple[UID, bytes, int]]:
+def uidls(
+    connection: sqlite3.Connection, box: Box, make: Uidl
+) -> list[tuple[UID, bytes, int]]:
     """Return UID, UIDL and size in POP3's order.
 
-    The UIDL of the uidlist's P field, else what Dovecot makes by default: so no
+    The UIDL of the uidlist's P field, else what Dovecot would `make`: so no
     client downloads anything again. Messages with an O field come first, as there.
     """
     return [
-        (UID(uid), uidl or b"%08x%08x" % (uid, box.uid_validity), size)
-        for uid, uidl, size in connection.execute(
-            "SELECT uid, pop3_uidl, size_octets FROM message WHERE mailbox = ?"
-            " ORDER BY pop3_order IS NULL, pop3_order, uid",
+        (UID(uid), uidl or make(uid, box.uid_validity, email_id or base, base), size)
+        for uid, uidl, size, email_id, base in connection.execute(
+            "SELECT uid, pop3_uidl, size_octets, email_id, base FROM message"
+            " WHERE mailbox = ? ORDER BY pop3_order IS NULL, pop3_order, uid",
             (box.id,),
         )
     ]

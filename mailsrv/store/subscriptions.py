@@ -6,7 +6,7 @@ directory names. Both are read; version 2 is written. Names are in modified UTF-
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mailsrv.store import mutf7
@@ -31,16 +31,8 @@ class Subscriptions:
 
     def names(self) -> list[str]:
         """Return the subscribed names in the order of the file."""
-        content = read(self._path, MAX_FILE_OCTETS)
-        if content.startswith(_HEAD):
-            levels = [
-                [_unescape(level) for level in line.split(b"\t")]
-                for line in content[len(_HEAD) :].split(b"\n")
-            ]
-        else:
-            levels = [line.split(b".") for line in content.split(b"\n")]
-        decoded = (_decode(name) for name in levels)
-        return list(dict.fromkeys(name for name in decoded if name))
+        found = _parse(read(self._path, MAX_FILE_OCTETS))
+        return list(dict.fromkeys(name for _, name in found if name))
 
     def add(self, names: Iterable[str]) -> None:
         """Subscribe, durably. Raises LockHeld."""
@@ -63,6 +55,22 @@ class Subscriptions:
         if new != old or not self.exists():
             content = b"".join(_encode(name) + b"\n" for name in new)
             replace(self._path, _HEAD + content, self._disk)
+
+
+def broken_lines(root: Path) -> list[bytes]:
+    """Return the lines of an account's file that mean no mailbox."""
+    found = _parse(read(root / FILE, MAX_FILE_OCTETS))
+    return [line for line, name in found if line and not name]
+
+
+def _parse(content: bytes) -> Iterator[tuple[bytes, str]]:
+    """Yield each line, with its name: "" if it means none."""
+    if content.startswith(_HEAD):
+        for line in content[len(_HEAD) :].split(b"\n"):
+            yield line, _decode([_unescape(level) for level in line.split(b"\t")])
+    else:
+        for line in content.split(b"\n"):
+            yield line, _decode(line.split(b"."))
 
 
 def _encode(name: str) -> bytes:

@@ -289,6 +289,34 @@ class Uidlist:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a list says, and what is wrong with it, in plain words."""
+
+    uid_validity: int  # 0: there is no list that could be read
+    uid_next: int
+    bases: frozenset[bytes]
+    problems: tuple[str, ...]
+
+
+def inspect(content: bytes) -> Inspection:
+    """Judge the content of a list as Dovecot would; for reports."""
+    first_line, newline, rest = content.partition(b"\n")
+    header = _parse_header(first_line) if newline else None
+    if header is None:
+        problems = ("has no header that could be read",) if content else ()
+        return Inspection(0, 1, frozenset(), problems)
+    lines = rest.split(b"\n")[:-1]  # what follows is being written just now
+    records, broken = _parse_records(lines, 0, header.uid_next, header.version)
+    last_uid = max((record.uid for record in records), default=0)
+    return Inspection(
+        header.uid_validity,
+        max(header.uid_next, last_uid + 1),
+        frozenset(record.base for record in records),
+        ("has broken lines: their messages get new UIDs",) if broken else (),
+    )
+
+
 def _continues(mark: Mark, status: os.stat_result, fd: int) -> bool:
     """Return whether the file is the one of the mark, and has only grown."""
     return (

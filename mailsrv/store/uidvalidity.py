@@ -44,12 +44,17 @@ def next_uid_validity(
     raise OSError("cannot take a UIDVALIDITY")
 
 
-def _advance(root: Path, now: Callable[[], float], above: int, disk: Disk) -> int:
-    found = sorted(
+def counters(root: Path) -> list[int]:
+    """Return the values that the files of an account's root hold, ascending: one."""
+    return sorted(
         int(match[1], 16)
         for name in os.listdir(root)
         if (match := _COUNTER.fullmatch(name))
     )
+
+
+def _advance(root: Path, now: Callable[[], float], above: int, disk: Disk) -> int:
+    found = counters(root)
     for older in found[:-1]:
         with suppress(FileNotFoundError):
             os.unlink(_path(root, older))

@@ -46,8 +46,12 @@ class Server:
         accounts: Sequence[str] = ("anna", "ben"),
         settings: str = "",
         login: LoginSettings = CHEAP,
+        user: str | None = None,
     ) -> None:
-        """Set up `folder`; `settings` is TOML for the end of its settings."""
+        """Set up `folder`; `settings` is TOML for the end of its settings.
+
+        With `user` the server becomes that user, who then owns the folder.
+        """
         self.folder = folder.absolute()
         set_up_here = set_up(
             self.folder, DOMAIN, ip_address(HOST), free_port_base(), accounts, login
@@ -65,6 +69,10 @@ class Server:
         if settings:
             with self.config.open("a") as stream:
                 stream.write(f"\n{settings}\n")
+        if user is not None:
+            text = self.config.read_text()
+            self.config.write_text(f'user = "{user}"\n{text}')
+            give_to(user, self.folder)
 
     def account(self, name: str) -> NewAccount:
         """The account ``NAME@example.test``: `address`, `login` and `password`."""
@@ -86,12 +94,6 @@ class Server:
 
     def start(self) -> None:
         """Start the process and wait until it serves."""
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(
-                [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-            ),
-        }
         self.log_file.write_bytes(b"")
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -105,7 +107,7 @@ class Server:
                     f"--config={self.config}",
                 ],
                 cwd=self.folder,
-                env=environment,
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -129,6 +131,21 @@ class Server:
             except OSError:
                 return False
         return True
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run the ``mailsrv`` command with the settings of this server."""
+        return subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from mailsrv.cli.main import main; main()",
+                *arguments,
+            ],
+            env={**_environment(), "MAILSRV_CONFIG": str(self.config)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     def wait_for_log(self, text: str, timeout_s: float = 10.0) -> None:
         """Wait until the log holds `text`."""
@@ -199,17 +216,35 @@ class ServerCase(SynchronousTestCase):
 
     accounts: Sequence[str] = ("anna", "ben")
     settings = ""
+    user: str | None = None
+    started = True  # when a test begins
 
     def setUp(self) -> None:
         # Not trial's folder: some clients take no long path for their sockets.
         temporary = tempfile.TemporaryDirectory(prefix="mailsrv-")
         self.addCleanup(temporary.cleanup)
         self.folder = Path(temporary.name)
+        if self.user is not None:
+            self.folder.chmod(0o755)
         self.server = Server(
-            self.folder / "server", accounts=self.accounts, settings=self.settings
+            self.folder / "server",
+            accounts=self.accounts,
+            settings=self.settings,
+            user=self.user,
         )
-        self.server.start()
+        if self.started:
+            self.server.start()
         self.addCleanup(self.server.stop)
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def give_to(user: str, *paths: Path) -> None:
+    """Let `user` own folders and all that is in them."""
+    subprocess.run(["chown", "-R", f"{user}:", *paths], check=True)
 
 
 def free_port_base() -> int:

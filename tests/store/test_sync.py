@@ -17,11 +17,14 @@ from mailsrv.mime.summary import summary
 from mailsrv.store import flags, index, maildir, transfer
 from mailsrv.store.content import header_key
 from mailsrv.store.locks import UidlistLock
+from mailsrv.store.pop3_uidl import DEFAULT, compiled
 from mailsrv.store.reading import MessageFile
 from mailsrv.store.scanning import Folder
 from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import FLAGGED, SEEN, LockHeld, MessageGone
 from tests.store.account_fixture import MESSAGE, Office, old
+
+DOVECOTS = compiled(DEFAULT)
 
 
 class SyncTestCase(SynchronousTestCase):
@@ -177,7 +180,7 @@ class ScanTests(SyncTestCase):
         self.assertEqual((found.uid_validity, found.uid_next), (1234567890, 8))
         self.assertEqual(found.mailbox_id, "0123456789abcdef0123456789abcdef")
         self.assertEqual(
-            [(uid, uidl) for uid, uidl, _ in self.store.uidls("INBOX")],
+            [(uid, uidl) for uid, uidl, _ in self.store.uidls("INBOX", DOVECOTS)],
             [(7, b"00000007499602d2"), (6, b"old-uidl"), (5, b"00000005499602d2")],
         )
 
@@ -513,7 +516,7 @@ class ThreadTests(SyncTestCase):
                     uids = list(range(1, 40))
                     self.store.rows("INBOX", uids, ["size_octets", "envelope"])
                     self.store.header_fields("INBOX", uids, key)
-                    self.store.uidls("INBOX")
+                    self.store.uidls("INBOX", DOVECOTS)
                     with self.store.open_message("INBOX", 1) as file:
                         assert len(file.read(0, 9999)) == file.size_octets
                 except (MessageGone, LockHeld):
