@@ -119,6 +119,8 @@ ImapExtension = Literal[
     "PREVIEW",
     "SAVEDATE",
     "OBJECTID",
+    "CONDSTORE",
+    "QRESYNC",
 ]
 
 

@@ -1,4 +1,7 @@
-"""The arguments of FETCH: which items of which messages (RFC 3501 section 6.4.5)."""
+"""The arguments of FETCH: which items of which messages (RFC 3501 section 6.4.5).
+
+Also the modifiers of RFC 7162 section 3.1.4.1 and 3.2.6.
+"""
 
 import re
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ class Attribute(Enum):
     ENVELOPE = b"ENVELOPE"
     BODY = b"BODY"
     BODYSTRUCTURE = b"BODYSTRUCTURE"
+    MODSEQ = b"MODSEQ"
     PREVIEW = b"PREVIEW"
     SAVEDATE = b"SAVEDATE"
     EMAILID = b"EMAILID"
@@ -91,6 +95,8 @@ class Fetch:
     messages: SequenceSet
     by_uid: bool
     items: tuple[Item, ...]  # each once, in the client's order
+    changed_since: int | None = None  # only messages of a higher MODSEQ
+    vanished: bool = False  # tell, too, which of `messages` were expunged since
 
     @property
     def sections(self) -> tuple[Section, ...]:
@@ -130,10 +136,35 @@ def _parse(parser: Parser, *, by_uid: bool) -> Fetch:
     # RFC 3501 section 6.4.8: UID FETCH tells the UID, asked for or not.
     if by_uid and Attribute.UID not in found:
         found.insert(0, Attribute.UID)
+    changed_since, vanished = (
+        _modifiers(parser) if parser.skip(b" (") else (None, False)
+    )
+    if vanished and (changed_since is None or not by_uid):
+        raise ProtocolViolation("VANISHED goes with UID FETCH and CHANGEDSINCE")
+    if changed_since is not None:
+        found.append(Attribute.MODSEQ)
     items = tuple(dict.fromkeys(found))
     if len(items) > MAX_ITEMS:
         raise ProtocolViolation("Too many fetch items")
-    return Fetch(messages, by_uid, items)
+    return Fetch(messages, by_uid, items, changed_since, vanished)
+
+
+def _modifiers(parser: Parser) -> tuple[int | None, bool]:
+    """Take what follows ``(``: CHANGEDSINCE and VANISHED."""
+    changed_since: int | None = None
+    vanished = False
+    while True:
+        match parser.keyword():
+            case b"CHANGEDSINCE" if changed_since is None:
+                parser.space()
+                changed_since = parser.mod_sequence()
+            case b"VANISHED" if not vanished:
+                vanished = True
+            case _:
+                raise ProtocolViolation("Unknown fetch modifier")
+        if parser.skip(b")"):
+            return changed_since, vanished
+        parser.space()
 
 
 def _item(parser: Parser) -> Item:

@@ -50,7 +50,8 @@ class Message:
     seq: int
     uid: UID
     flags: bytes  # as FETCH shows them, in parentheses
-    tell_flags: bool = False  # though they were not asked for
+    mod_seq: int
+    also: tuple[Attribute, ...] = ()  # to tell though they were not asked for
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class Batch:
             known = {item: values[message.uid] for item, values in kept.items()}
             known[Attribute.UID] = b"%d" % message.uid
             known[Attribute.FLAGS] = message.flags
+            known[Attribute.MODSEQ] = b"(%d)" % message.mod_seq
             if not reads_files:
                 yield from self._response(message, known, None)
                 continue
@@ -138,7 +140,8 @@ class Batch:
     ) -> Iterator[bytes]:
         yield b"* %d FETCH " % message.seq
         before = b"("
-        for item in self.fetch.items:
+        asked = self.fetch.items
+        for item in (*asked, *(item for item in message.also if item not in asked)):
             if item in known:
                 label = item.value if isinstance(item, Attribute) else item.label
                 yield b"%b%b %b" % (before, label, known[item])
@@ -146,8 +149,6 @@ class Batch:
                 yield b"%b%b " % (before, item.label)
                 yield from _read(file, item)
             before = b" "
-        if message.tell_flags and Attribute.FLAGS not in self.fetch.items:
-            yield b" FLAGS " + message.flags
         yield b")\r\n"
 
 

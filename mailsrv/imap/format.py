@@ -1,12 +1,13 @@
 """Writes what a server says (RFC 3501 sections 7 and 9)."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mailsrv.imap import grammar
 from mailsrv.store import mutf7
 
 MAX_QUOTED = 1024  # octets; longer strings go out as literals
+MAX_SPANS = 500  # in one VANISHED: a line of up to 10 KB
 
 _MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
@@ -63,7 +64,7 @@ def date_time(utc_s: float) -> bytes:
 
 def uid_set(uids: Iterable[int]) -> bytes:
     """Return ascending or other UIDs as a set that keeps their order (RFC 4315)."""
-    return b",".join(b"%d" % a if a == b else b"%d:%d" % (a, b) for a, b in spans(uids))
+    return sequence_set(spans(uids))
 
 
 def spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
@@ -75,3 +76,16 @@ def spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
         else:
             found.append((number, number))
     return found
+
+
+def sequence_set(ranges: Iterable[tuple[int, int]]) -> bytes:
+    return b",".join(b"%d" % a if a == b else b"%d:%d" % (a, b) for a, b in ranges)
+
+
+def vanished(uids: Sequence[tuple[int, int]], *, earlier: bool = False) -> bytes:
+    """Return VANISHED responses, of bounded length (RFC 7162 section 3.2.10)."""
+    word = b"VANISHED (EARLIER)" if earlier else b"VANISHED"
+    return b"".join(
+        b"* %b %b\r\n" % (word, sequence_set(uids[at : at + MAX_SPANS]))
+        for at in range(0, len(uids), MAX_SPANS)
+    )

@@ -127,6 +127,13 @@ class Parser:
             ranges.append((low, _seq_number(last) if last else low))
         return tuple(ranges)
 
+    def known_set(self) -> SequenceSet:
+        """Take a sequence-set of numbers that the client knows (RFC 7162 section 7)."""
+        ranges = self.sequence_set()
+        if any(min(pair) <= STAR for pair in ranges):
+            raise ProtocolViolation("No * or $ in a set of what is known")
+        return ranges
+
     def items(self, item: Callable[[], T], *, may_be_empty: bool = False) -> list[T]:
         """Take a parenthesised list, each member by `item`, one space between."""
         self.expect(b"(")

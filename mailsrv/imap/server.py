@@ -171,7 +171,12 @@ async def run(session: Session, command: Command) -> bool:
     if session.closing and not session.after_reply:
         raise Disconnected
     if rule is not None:
-        session.send_news(expunges=not rule.holds_expunge)
+        await session.send_all_news(expunges=not rule.holds_expunge)
+    if mod_seq := session.due_mod_seq():
+        if code or status != b"OK":  # a reply has one code, and this one goes with OK
+            session.write(b"* OK [%b] Highest.\r\n" % mod_seq)
+        else:
+            code = mod_seq
     session.reply(command.tag, status, text, code)
     after, session.after_reply = session.after_reply, None
     if after is not None:

@@ -30,14 +30,17 @@ from mailsrv.imap.engine import (
     Overrun,
 )
 from mailsrv.imap.errors import ProtocolViolation, Refused
+from mailsrv.imap.extensions import NEEDS
 from mailsrv.mailboxes.account import AccountMailboxes
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import (
+    MAX_FLAGS,
     Exists,
     Expunge,
     Flags,
     Gone,
     Keywords,
+    ModSeq,
     News,
     Recent,
 )
@@ -88,6 +91,7 @@ class Session:
         "_flushing",
         "_inflated",
         "_inflater",
+        "_mod_seq",
         "_more",
         "_timer",
         "_writable",
@@ -143,6 +147,7 @@ class Session:
         self.commands = 0
         self.octets_in = 0
         self.octets_out = 0
+        self._mod_seq = 0  # the HIGHESTMODSEQ that the client was told last
         self._more: Deferred[None] | None = None  # waits for octets of the client
         self._writable: Deferred[None] | None = None  # while the client reads slowly
         self._inflater: Inflater | None = None  # these two: since COMPRESS
@@ -181,6 +186,8 @@ class Session:
 
     def offers(self, extension: bytes) -> bool:
         """Whether a word of `extensions.WORDS` is not switched off here."""
+        if extension in NEEDS and not self.offers(NEEDS[extension]):
+            return False
         word = extension.decode("ascii")
         if self.account is not None and word in self.account.disabled_extensions:
             return False
@@ -473,15 +480,29 @@ class Session:
 
     # News
 
-    def send_news(self, *, expunges: bool) -> None:
-        """Send the untagged responses that tell what happened to the mailbox."""
+    def send_news(self, *, expunges: bool) -> bool:
+        """Send the untagged responses that tell what happened to the mailbox.
+
+        Returns whether it was so much that more waits for the next call.
+        """
         if self.selected is None or self.closing:
-            return
+            return False
         news = self.selected.news(expunges=expunges)
+        if b"QRESYNC" in self.enabled:
+            # RFC 7162 section 3.2.10: in place of EXPUNGE; it comes before EXISTS.
+            gone = sorted(one.uid for one in news if isinstance(one, Expunge))
+            news = [one for one in news if not isinstance(one, Expunge)]
+            self.write(format.vanished(format.spans(gone)))
         if news:
             self.write(b"".join(map(self._response, news)))
         if news and isinstance(news[-1], Gone):
             self.bye("The mailbox was deleted or replaced", b"UNAVAILABLE")
+        return len(news) >= MAX_FLAGS
+
+    async def send_all_news(self, *, expunges: bool) -> None:
+        """As `send_news`, to the end; wait while the client reads slowly."""
+        while self.send_news(expunges=expunges):
+            await self.drained()
 
     def _response(self, news: News) -> bytes:
         mailbox = self.mailbox
@@ -492,16 +513,56 @@ class Session:
                 return b"* %d RECENT\r\n" % count
             case Expunge(seq):
                 return b"* %d EXPUNGE\r\n" % seq
-            case Flags(seq, uid, mask):
+            case Flags(seq, uid, mask, mod_seq):
                 names = mailbox.flag_octets(mask)
                 if mailbox.is_recent(uid):
                     names += b" \\Recent" if names else b"\\Recent"
                 # The UID is more than STORE owes; UID STORE must tell it.
-                return b"* %d FETCH (UID %d FLAGS (%b))\r\n" % (seq, uid, names)
+                flags = b"* %d FETCH (UID %d FLAGS (%b)" % (seq, uid, names)
+                if self.tells_mod_seqs:
+                    flags += b" MODSEQ (%d)" % mod_seq
+                return flags + b")\r\n"
+            case ModSeq(seq, uid, mod_seq):
+                return b"* %d FETCH (UID %d MODSEQ (%d))\r\n" % (seq, uid, mod_seq)
             case Keywords():
                 return self.flags_of_mailbox()
             case Gone():
                 return b""
+
+    # Mod-sequences (RFC 7162)
+
+    @property
+    def tells_mod_seqs(self) -> bool:
+        """Whether the client is "CONDSTORE-aware" (section 3.1)."""
+        return b"CONDSTORE" in self.enabled
+
+    def enable_condstore(self) -> None:
+        """Obey a "CONDSTORE enabling command"; raise `ProtocolViolation`."""
+        if not self.offers(b"CONDSTORE"):
+            raise ProtocolViolation("CONDSTORE is not available")
+        if not self.tells_mod_seqs:
+            self.enabled.add(b"CONDSTORE")
+            if self.selected is not None:
+                self.write(b"* OK [%b] Highest.\r\n" % self.highest_mod_seq())
+
+    def highest_mod_seq(self) -> bytes:
+        """Return the response code of the selected mailbox."""
+        self._mod_seq = self.mailbox.highest_mod_seq
+        return b"HIGHESTMODSEQ %d" % self._mod_seq
+
+    def due_mod_seq(self) -> bytes:
+        """Return `highest_mod_seq` if the client must hear it, else b"".
+
+        At a tagged response a client takes the highest MODSEQ that it has seen,
+        unless it is told another one (section 6). That would be too much while
+        something is held back: what it was not told of it would never hear.
+        """
+        mailbox = self.selected
+        if mailbox is None or self.closing or not self.tells_mod_seqs:
+            return b""
+        if mailbox.highest_mod_seq == self._mod_seq and not mailbox.has_news:
+            return b""
+        return self.highest_mod_seq()
 
     def flags_of_mailbox(self) -> bytes:
         """Return FLAGS and PERMANENTFLAGS (RFC 3501 sections 7.2.6 and 7.1)."""

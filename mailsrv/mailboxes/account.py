@@ -257,7 +257,7 @@ class AccountMailboxes:
             flag_names=keywords,
         )
         try:
-            await self.write(add, _one)
+            await self.write(add, lambda stored: [stored.changes])
         except (StoreError, OSError):
             # The message is there to stay: after a refusal the client would append
             # it again. RFC 3501 section 6.3.11: flags SHOULD be set, no more.

@@ -13,7 +13,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from mailsrv.mailboxes.flags import flag_names
-from mailsrv.mailboxes.sequence import MAX_FLAGS, SAVED, Gone, News, Tracker
+from mailsrv.mailboxes.sequence import (
+    MAX_FLAGS,
+    SAVED,
+    Gone,
+    News,
+    Span,
+    Tracker,
+    joined,
+    within,
+)
 from mailsrv.mailboxes.view import MailboxView, SilentStore
 from mailsrv.store.account import AccountStore
 from mailsrv.store.names import canonical
@@ -33,7 +42,15 @@ class Selected:
     `news`: send what it returns before anything that uses the numbers.
     """
 
-    __slots__ = ("_mailboxes", "_tracker", "_view", "on_news", "read_only", "saved")
+    __slots__ = (
+        "_mailboxes",
+        "_tracker",
+        "_view",
+        "highest_mod_seq",
+        "on_news",
+        "read_only",
+        "saved",
+    )
 
     def __init__(
         self, mailboxes: "AccountMailboxes", view: MailboxView, tracker: Tracker
@@ -47,6 +64,9 @@ class Selected:
         self.on_news: Callable[[], None] | None = None
         # UIDs in ranges: the "$" of RFC 5182. What is expunged drops out of itself.
         self.saved: tuple[tuple[int, int], ...] = ()
+        # All changes up to it were told: that of the mailbox, but a lower one while
+        # something is held back (RFC 7162 section 3.2: no change may be lost).
+        self.highest_mod_seq = view.highest_mod_seq
         view.sessions[tracker] = self._wake
 
     def _wake(self) -> None:
@@ -75,11 +95,6 @@ class Selected:
     @property
     def uid_next(self) -> int:
         return self._view.uid_next
-
-    @property
-    def highest_mod_seq(self) -> int | None:
-        """None while expunges are held back: it must not be sent then."""
-        return None if self._tracker.holds_expunges else self._view.highest_mod_seq
 
     @property
     def gone(self) -> bool:
@@ -146,6 +161,45 @@ class Selected:
         """Return the names in a mask as they stand in a response, kept ready."""
         return self._view.flag_octets(mask)
 
+    # What a client that was away has missed (RFC 7162)
+
+    def newer(self, uids: Iterable[int], mod_seq: int) -> "array[int]":
+        """Return those `uids` that are known and were changed after `mod_seq`.
+
+        One that is higher than the mailbox's is of an index that was lost, and of
+        what came after it nothing can be told: all.
+        """
+        known = mod_seq if mod_seq <= self._view.highest_mod_seq else 0
+        return self._tracker.newer(uids, known)
+
+    async def vanished(
+        self,
+        mod_seq: int,
+        ranges: Collection[Span],
+        match: tuple[Collection[Span], Collection[Span]] = ((), ()),
+    ) -> list[Span]:
+        """Return which UIDs of `ranges` were expunged after `mod_seq`.
+
+        Where the store does not remember it: all that are absent, but for those of
+        which `match` shows that the client knows (see `Tracker.matched`).
+        """
+        if ranges == SAVED:
+            return []  # RFC 5182 section 2.1: what is expunged drops out
+        last = self._view.uid_next - 1
+        known_below = self._tracker.matched(*match)
+        expunged = await self._mailboxes.read(
+            partial(AccountStore.expunged_since, name=self.name, mod_seq=mod_seq)
+        )
+        if expunged is None:
+            return [
+                (max(first, known_below + 1), end)
+                for first, end in self._tracker.absent(ranges, last)
+                if end > known_below
+            ]
+        # Of the others the session is to hear by an EXPUNGE or VANISHED of its own.
+        unknown = (u for u in within(expunged, ranges, last) if self.seq(u) is None)
+        return joined(((uid, uid) for uid in unknown), last)
+
     # News
 
     @property
@@ -164,6 +218,8 @@ class Selected:
         news = self._tracker.news(expunges=expunges)
         if expunges:
             self._mailboxes.told(self._view)
+        if not self._tracker.has_news:
+            self.highest_mod_seq = self._view.highest_mod_seq
         if self.on_news is not None and len(news) >= MAX_FLAGS:
             self._mailboxes.soon(self._wake)
         return news
@@ -182,17 +238,25 @@ class Selected:
         *,
         silent: bool,
         unchanged_since: int | None = None,
-        stored: Callable[[], None] = lambda: None,
-    ) -> None:
+        tell_mod_seqs: bool = False,
+        stored: Callable[[], object] = lambda: None,
+    ) -> list[UID]:
         """STORE: durable when it returns; `news(expunges=False)` has the rest.
 
         Not `silent`: news has the flags of all `uids`, changed or not. `silent`:
-        only of those that somebody else changed as well. A long STORE has several
-        steps: `stored` is called after each, to send its news.
+        only of those that somebody else changed as well, and with `tell_mod_seqs`
+        the MODSEQs of the others. A long STORE has several steps: `stored` is
+        called after each, to send its news.
+
+        Returns those that were left alone since their MODSEQ is over
+        `unchanged_since`; news has their flags.
         """
+        modified: list[UID] = []
         for some in _slices(uids):
-            own = SilentStore(self._tracker, frozenset(some), op, tuple(names))
-            await self._mailboxes.write(
+            own = SilentStore(
+                self._tracker, frozenset(some), op, tuple(names), tell_mod_seqs
+            )
+            done = await self._mailboxes.write(
                 partial(
                     AccountStore.store_flags,
                     name=self.name,
@@ -201,12 +265,16 @@ class Selected:
                     flag_names=names,
                     unchanged_since=unchanged_since,
                 ),
-                _one,
+                lambda done: [done.changes],
                 own if silent else None,
             )
-            if not silent:
-                self._tracker.changed(some)
+            modified += done.modified
+            self._tracker.changed(done.modified if silent else some)
+            if unchanged_since is not None:
+                # RFC 7162 section 3.1.3: told of all that passed, though .SILENT.
+                self._tracker.stamped(some)
             stored()
+        return modified
 
     async def expunge(self, uids: Sequence[int] | None = None) -> None:
         """Remove messages that carry \\Deleted: all (EXPUNGE), or of `uids`."""

@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 MAX_FLAGS = 5_000  # in the news of one call, which takes some 10 ms then
 STAR = 0  # the "*" of a sequence set: the largest number in use
@@ -60,11 +61,23 @@ class Flags:
 
 
 @dataclass(frozen=True, slots=True)
+class ModSeq:
+    """``* seq FETCH (MODSEQ ...)``: the session made the change itself, .SILENT."""
+
+    seq: int
+    uid: int
+    mod_seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """The mailbox was deleted or got new UIDs: say BYE and close."""
 
 
-News = Keywords | Expunge | Exists | Recent | Flags | Gone
+News = Keywords | Expunge | Exists | Recent | Flags | ModSeq | Gone
+
+Span = tuple[int, int]
+"""First and last, both included."""
 
 
 class Messages:
@@ -136,10 +149,11 @@ class Tracker:
     messages: Messages
     claims_recent: bool = True  # False for EXAMINE (RFC 3501 section 6.3.2)
     _told_below: int = field(init=False)  # all UIDs below were announced
-    # Gone, but not for this session yet: ascending UIDs, and their last flags.
+    # Gone, but not for this session yet: ascending UIDs, last flags and MODSEQs.
     _gone: list[int] = field(init=False, default_factory=list)
-    _gone_flags: dict[int, int] = field(init=False, default_factory=dict)
+    _last: dict[int, tuple[int, int]] = field(init=False, default_factory=dict)
     _changed: set[int] = field(init=False, default_factory=set)
+    _stamped: set[int] = field(init=False, default_factory=set)
     _keywords: tuple[str, ...] = field(init=False)
     # Half-open spans of UIDs that are \Recent in this session.
     _recent: list[tuple[int, int]] = field(init=False, default_factory=list)
@@ -179,14 +193,14 @@ class Tracker:
         """Return the flags of a message, also of one gone; None if unknown."""
         at = self.messages.index(uid)
         if at is None:
-            return self._gone_flags.get(uid)
+            return self._last[uid][0] if uid in self._last else None
         return self.messages.flags[at] if uid < self._told_below else None
 
     def seq(self, uid: int) -> int | None:
         """Return the sequence number of `uid`; None if the session has none."""
         if uid >= self._told_below:
             return None
-        if self.messages.index(uid) is None and uid not in self._gone_flags:
+        if self.messages.index(uid) is None and uid not in self._last:
             return None
         return self._rank(uid) + 1
 
@@ -213,7 +227,7 @@ class Tracker:
         if not exists and any(STAR in pair for pair in ranges):
             # Thunderbird empties an empty Trash by STORE 1:*.
             return found
-        for first, last in _joined(ranges, exists):
+        for first, last in joined(ranges, exists):
             if first < 1 or last > exists:
                 raise OutOfRange(last)
             found.extend(self._from(first, last))
@@ -242,21 +256,70 @@ class Tracker:
                     messages.mod_seqs[at],
                 )
                 at += 1
-            elif uid in self._gone_flags:
-                yield at + gone_below + 1, uid, self._gone_flags[uid], 0
+            elif uid in self._last:
+                yield at + gone_below + 1, uid, *self._last[uid]
+
+    def newer(self, uids: Iterable[int], mod_seq: int) -> "array[int]":
+        """Return those `uids` that are known and were changed after `mod_seq`.
+
+        Fast where few were: some ms for 50,000 messages.
+        """
+        messages = self.messages
+        changed = set(compress(messages.uids, map(mod_seq.__lt__, messages.mod_seqs)))
+        changed.update(uid for uid, (_, last) in self._last.items() if last > mod_seq)
+        return array("I", filter(changed.__contains__, uids) if changed else ())
+
+    def absent(self, ranges: Iterable[Span], last: int) -> list[Span]:
+        """Return where in `ranges` there is no message, for the session too.
+
+        `last` is the highest UID there ever was, and "*".
+        """
+        held: Sequence[int] = self.messages.uids
+        if self._gone:
+            held = sorted((*held, *self._gone))
+        spans = []
+        for first, end in joined(ranges, last):
+            end = min(end, last)
+            for uid in held[bisect_left(held, first) : bisect_left(held, end + 1)]:
+                if uid > first:
+                    spans.append((first, uid - 1))
+                first = uid + 1
+            if first <= end:
+                spans.append((first, end))
+        return spans
+
+    def matched(self, seqs: Iterable[Span], uids: Iterable[Span]) -> int:
+        """Return up to which UID a client knows of all that has gone (else 0).
+
+        RFC 7162 section 3.2.5.2: `seqs` and `uids` ascend in step. As no message
+        comes between others, one pair that is right speaks for all below it. Only
+        while nothing is held back: at SELECT.
+        """
+        held = self.messages.uids
+        matched = 0
+        for seq, uid in zip(_each(seqs), _each(uids), strict=False):
+            if seq > len(held):
+                break
+            if held[seq - 1] == uid:
+                matched = uid
+        return matched
 
     def expunged(self, uids: Iterable[int]) -> None:
         """Note messages that are about to leave `messages`."""
-        flags = {uid: self.flags(uid) for uid in uids}
-        for uid, mask in flags.items():
-            if mask is not None:
-                self._gone_flags.setdefault(uid, mask)
-        self._gone = sorted(self._gone_flags)
-        self._changed.difference_update(flags)
+        leaving = array("I", sorted(uids))
+        for _, uid, flags, mod_seq in self.walk(leaving):
+            self._last.setdefault(uid, (flags, mod_seq))
+        self._gone = sorted(self._last)
+        self._changed.difference_update(leaving)
+        self._stamped.difference_update(leaving)
 
     def changed(self, uids: Iterable[int]) -> None:
         """Note messages whose flags the session must be told."""
         self._changed.update(uid for uid in uids if uid < self._told_below)
+
+    def stamped(self, uids: Iterable[int]) -> None:
+        """Note messages whose MODSEQ the session must be told, their flags not."""
+        self._stamped.update(uid for uid in uids if uid < self._told_below)
 
     @property
     def has_news(self) -> bool:
@@ -265,6 +328,7 @@ class Tracker:
         return bool(
             self._gone
             or self._changed
+            or self._stamped
             or (uids and uids[-1] >= self._told_below)
             or self._keywords != self.messages.keywords
         )
@@ -285,7 +349,7 @@ class Tracker:
             # From the highest down: no number changes one that follows.
             gone = reversed(list(enumerate(self._gone, 1)))
             news += [Expunge(self.messages.below(uid) + n, uid) for n, uid in gone]
-            self._gone, self._gone_flags = [], {}
+            self._gone, self._last = [], {}
         uids = self.messages.uids
         if uids and uids[-1] >= self._told_below:
             self._told_below = uids[-1] + 1
@@ -294,10 +358,15 @@ class Tracker:
         if (recent := self.recent) != self._told_recent:
             self._told_recent = recent
             news.append(Recent(recent))
+        changed: list[int] = []
         if self._changed:
             changed = sorted(self._changed)
             self._changed = set(changed[MAX_FLAGS:])
             news += [Flags(*row) for row in self.walk(changed[:MAX_FLAGS])]
+        if self._stamped:
+            stamped = self.walk(sorted(self._stamped.difference(changed)))
+            self._stamped = set()
+            news += [ModSeq(seq, uid, mod_seq) for seq, uid, _, mod_seq in stamped]
         return news
 
     def _rank(self, uid: int) -> int:
@@ -324,12 +393,7 @@ class Tracker:
         uids = self.messages.uids
         known = self.messages.below(self._told_below)
         # RFC 3501 section 6.4.8: "*" is the last message even if N:* lies above.
-        highest = uids[known - 1] if known else 0
-        found = array("I")
-        for first, last in _joined(ranges, highest):
-            start = bisect_left(uids, first, 0, known)
-            found.extend(uids[start : bisect_left(uids, last + 1, start, known)])
-        return found
+        return within(uids, ranges, uids[known - 1] if known else 0, known)
 
     def _take_recent(self) -> None:
         """Take what no session was told of; EXAMINE leaves it for the next."""
@@ -343,7 +407,7 @@ class Tracker:
             self.messages.recent_from = self._told_below
 
 
-def _joined(ranges: Iterable[tuple[int, int]], star: int) -> list[tuple[int, int]]:
+def joined(ranges: Iterable[Span], star: int) -> list[Span]:
     """Return `ranges` with "*" replaced, turned upwards, sorted and joined."""
     spans = sorted(
         (min(a, b), max(a, b)) for a, b in ((a or star, b or star) for a, b in ranges)
@@ -355,3 +419,20 @@ def _joined(ranges: Iterable[tuple[int, int]], star: int) -> list[tuple[int, int
         else:
             joined.append((first, last))
     return joined
+
+
+def within(
+    uids: Sequence[int], ranges: Iterable[Span], star: int, count: int | None = None
+) -> "array[int]":
+    """Return which of `uids`, ascending, are in `ranges`; only the first `count`."""
+    count = len(uids) if count is None else count
+    found = array("I")
+    for first, last in joined(ranges, star):
+        start = bisect_left(uids, first, 0, count)
+        found.extend(uids[start : bisect_left(uids, last + 1, start, count)])
+    return found
+
+
+def _each(spans: Iterable[Span]) -> Iterator[int]:
+    for first, last in spans:
+        yield from range(first, last + 1)

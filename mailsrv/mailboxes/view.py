@@ -27,6 +27,7 @@ class SilentStore:
     uids: frozenset[int]
     op: str  # "+", "-", "="
     flag_names: tuple[str, ...]
+    tell_mod_seqs: bool = False  # these the session wants to hear
 
     def expects(self, uid: int, old: int, new: int, keywords: tuple[str, ...]) -> bool:
         """Tell whether `new` is what the session thinks it has made of `old`.
@@ -99,7 +100,13 @@ class MailboxView:
 
     def difference(self, state: MailboxState) -> Changes:
         """Return what leads from this view to `state`, read later by the store."""
-        old = dict(zip(self.messages.uids, self.messages.flags, strict=True))
+        held = self.messages
+        old = {
+            uid: (flags, mod_seq)
+            for uid, flags, mod_seq in zip(
+                held.uids, held.flags, held.mod_seqs, strict=True
+            )
+        }
         rows = list(zip(state.uids, state.flags, state.mod_seqs, strict=True))
         there = set(state.uids)
         return Changes(
@@ -108,7 +115,9 @@ class MailboxView:
             state.uid_next,
             state.highest_mod_seq,
             added=[(UID(u), f, m) for u, f, m in rows if u not in old],
-            flagged=[(UID(u), f, m) for u, f, m in rows if old.get(u, f) != f],
+            flagged=[
+                (UID(u), f, m) for u, f, m in rows if old.get(u, (f, m)) != (f, m)
+            ],
             expunged=[UID(uid) for uid in old if uid not in there],
             keywords=state.keywords,
         )
@@ -172,10 +181,13 @@ class MailboxView:
             changed.append(uid)
             if silent and not silent.expects(uid, old, flags, messages.keywords):
                 heard.append(uid)
-        if changed:
-            for tracker in self.sessions:
-                own = silent is not None and silent.by is tracker
-                tracker.changed(heard if own else changed)
+        if not changed:
+            return
+        for tracker in self.sessions:
+            own = silent is not None and silent.by is tracker
+            tracker.changed(heard if own else changed)
+        if silent and silent.tell_mod_seqs:
+            silent.by.stamped(changed)
 
     def _wake(self) -> None:
         # A copy: a session may leave when it is woken.

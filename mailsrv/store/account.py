@@ -22,6 +22,7 @@ from mailsrv.store.index import (
     Connections,
     changes_since,
     drop_box,
+    expunged_since,
     forget,
     index_path,
     load_box,
@@ -54,6 +55,7 @@ from mailsrv.store.values import (
     OverQuota,
     Quota,
     Row,
+    Stored,
 )
 
 
@@ -264,7 +266,7 @@ class AccountStore:
         operation: Operation,
         flag_names: Sequence[str],
         unchanged_since: int | None = None,
-    ) -> Changes:
+    ) -> Stored:
         """Add (+), remove (-) or set (=) flags; `flag_names` without \\Recent.
 
         A message whose MODSEQ is over `unchanged_since` is left alone. Raises
@@ -272,8 +274,12 @@ class AccountStore:
         """
         with self._open(name) as folder:
             told = self._before(folder, needed=True)
-            flags.store_flags(folder, uids, operation, flag_names, unchanged_since)
-            return self._changes(folder, told)
+            if unchanged_since is not None:  # another program's changes count too
+                sync(folder, move_new=False)
+            modified = flags.store_flags(
+                folder, uids, operation, flag_names, unchanged_since
+            )
+            return Stored(modified, self._changes(folder, told))
 
     def expunge(
         self, name: str, uids: Sequence[int], *, only_deleted: bool = True
@@ -377,6 +383,17 @@ class AccountStore:
                 rows += reading.expunged_rows(connection, box.id, uids, columns)
                 rows.sort(key=lambda row: row.uid)
         return rows
+
+    def expunged_since(self, name: str, mod_seq: int) -> list[UID] | None:
+        """Return what was expunged after `mod_seq`, ascending; None: not known.
+
+        The history reaches back `index.MAX_TOMBSTONES` messages.
+        """
+        with self._read(name) as (connection, box), snapshot(connection):
+            box = load_box(connection, box.name) or box
+            if not box.history_floor <= mod_seq <= box.mod_seq:
+                return None
+            return expunged_since(connection, box, mod_seq)
 
     def header_fields(
         self, name: str, uids: Sequence[int], key: bytes

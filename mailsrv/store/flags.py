@@ -18,7 +18,7 @@ from mailsrv.store.maildir import Entry
 from mailsrv.store.scanning import Folder, look
 from mailsrv.store.sync import batches
 from mailsrv.store.uidlist import Uidlist
-from mailsrv.store.values import DELETED, SYSTEM_FLAGS
+from mailsrv.store.values import DELETED, SYSTEM_FLAGS, UID
 
 Operation = Literal["+", "-", "="]
 
@@ -93,10 +93,11 @@ def store_flags(
     operation: Operation,
     names: Sequence[str],
     unchanged_since: int | None,
-) -> None:
+) -> list[UID]:
     """Do one STORE command; the folder is synced once, at its end.
 
-    Raises LockHeld or TooManyKeywords, and then has changed no message.
+    Returns what was left alone, since `unchanged_since` is too low for it. Raises
+    LockHeld or TooManyKeywords, and then has changed no message.
     """
     with folder.uidlist(None).lock:
         keywords = Keywords(folder.directory, folder.disk)
@@ -104,13 +105,24 @@ def store_flags(
         mask = flags_of(keywords, names, add=operation != "-")
         finder = Finder(folder, keywords)
         renamed = False
+        modified: list[UID] = []
         for batch in batches(uids):
             with transaction(folder.connection):
+                box = folder.known_box()
+                messages = []
+                for message in load_messages(folder, box, batch):
+                    # RFC 7162 section 3.1.3: tested here, where nobody else can
+                    # change it.
+                    if unchanged_since is None or message.mod_seq <= unchanged_since:
+                        messages.append(message)
+                    else:
+                        modified.append(UID(message.uid))
                 renamed |= _store_batch(
-                    folder, finder, keywords, batch, operation, mask, unchanged_since
+                    folder, box, finder, keywords, messages, operation, mask
                 )
         if renamed:
             sync_folder(folder.cur, folder.disk)
+    return modified
 
 
 def _apply(operation: Operation, flags: int, mask: int) -> int:
@@ -125,21 +137,17 @@ def _apply(operation: Operation, flags: int, mask: int) -> int:
 
 def _store_batch(
     folder: Folder,
+    box: Box,
     finder: Finder,
     keywords: Keywords,
-    uids: Sequence[int],
+    messages: Sequence[Message],
     operation: Operation,
     mask: int,
-    unchanged_since: int | None,
 ) -> bool:
     """Rename the files of a batch and update their rows; True if any changed."""
-    box = folder.known_box()
     changed: list[Message] = []
     extra: dict[bytes, int] = {}
-    for message in load_messages(folder, box, uids):
-        # RFC 7162 section 3.1.3: tested here, where nobody else can change it.
-        if unchanged_since is not None and message.mod_seq > unchanged_since:
-            continue
+    for message in messages:
         before = message.flags
         if _rename(folder, finder, message, operation, mask):
             changed.append(message)

@@ -453,15 +453,20 @@ def changes_since(
         (box.id, mod_seq),
     ):
         (added if change[0] >= uid_next else flagged).append(change)
-    expunged = [
+    expunged = [u for u in expunged_since(connection, box, mod_seq) if u < uid_next]
+    return Changes(*state, added=added, flagged=flagged, expunged=expunged)
+
+
+def expunged_since(connection: sqlite3.Connection, box: Box, mod_seq: int) -> list[UID]:
+    """Return the UIDs of tombstones after that MODSEQ, ascending."""
+    return [
         UID(uid)
         for (uid,) in connection.execute(
             "SELECT uid FROM expunged INDEXED BY expunged_mod_seq"
-            " WHERE mailbox = ? AND mod_seq > ? AND uid < ? ORDER BY uid",
-            (box.id, mod_seq, uid_next),
+            " WHERE mailbox = ? AND mod_seq > ? ORDER BY uid",
+            (box.id, mod_seq),
         )
     ]
-    return Changes(*state, added=added, flagged=flagged, expunged=expunged)
 
 
 Clock = Callable[[], float]

@@ -130,6 +130,14 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """What STORE did, and what it left alone (RFC 7162 section 3.1.3, MODIFIED)."""
+
+    modified: Sequence[UID]
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
 class Copied:
     """What COPY did (RFC 4315 section 3 COPYUID); both UID lists run in step."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.imap.fetch_items import parse_fetch
+from mailsrv.imap.fetch_items import Attribute, parse_fetch
 from mailsrv.imap.fetching import PIECE, Batch, Message, Shortened
 from mailsrv.imap.parser import Parser
 from mailsrv.mime.served import to_crlf
@@ -79,7 +79,7 @@ class FetchingTests(SynchronousTestCase):
     def batch(self, items: bytes) -> Batch:
         uids = self.store.open("INBOX").uids
         messages = [
-            Message(seq, UID(uid), b"(\\Seen)") for seq, uid in enumerate(uids, 1)
+            Message(seq, UID(uid), b"(\\Seen)", 7) for seq, uid in enumerate(uids, 1)
         ]
         return Batch("INBOX", parse_fetch(Parser(b" 1:* " + items)), messages)
 
@@ -140,11 +140,11 @@ class FetchingTests(SynchronousTestCase):
         batch = Batch(
             "INBOX",
             parse_fetch(Parser(b" 1 BODY[1]")),
-            [Message(1, UID(1), b"(\\Seen)", tell_flags=True)],
+            [Message(1, UID(1), b"(\\Seen)", 7, (Attribute.FLAGS, Attribute.MODSEQ))],
         )
         self.assertEqual(
             b"".join(self.pieces(batch)),
-            b"* 1 FETCH (BODY[1] {1}\r\nx FLAGS (\\Seen))\r\n",
+            b"* 1 FETCH (BODY[1] {1}\r\nx FLAGS (\\Seen) MODSEQ (7))\r\n",
         )
 
     def test_nul_is_served_as_0x80(self) -> None:

@@ -98,7 +98,7 @@ class LoginTests(ImapCase):
         self.assertIn(b"4 BAD", client.send(b"4 XYZZY\r\n"))
         self.assertIn(b"5 BAD", client.send(b"5 NOOP now\r\n"))
         self.assertIn(b"6 OK", client.send(b"6 NOOP \r\n"))
-        self.assertIn(b"* ENABLED\r\n7 OK", client.send(b"7 ENABLE CONDSTORE\r\n"))
+        self.assertIn(b"* ENABLED\r\n7 OK", client.send(b"7 ENABLE XYZZY IDLE\r\n"))
         self.assertIn(b"8 BAD", client.send(b"8 ENABLE\r\n"))
 
 

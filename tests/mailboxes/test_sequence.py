@@ -104,7 +104,7 @@ class NewsTests(SynchronousTestCase):
         change(box, flagged=[(2, DELETED)])
         change(box, expunged=[2])
         self.assertEqual(told.flags(2), DELETED)
-        self.assertEqual(list(told.walk([1, 2])), [(1, 1, 0, 0), (2, 2, DELETED, 0)])
+        self.assertEqual(list(told.walk([1, 2])), [(1, 1, 0, 0), (2, 2, DELETED, 2)])
         told.news(expunges=True)
         self.assertIsNone(told.flags(2))
 

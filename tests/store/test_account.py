@@ -156,7 +156,9 @@ class FlagTests(AccountTestCase):
     def test_flags_stand_in_the_file_name(self) -> None:
         uid = self.office.receive()
         state = self.store.open("INBOX")
-        changes = self.store.store_flags("INBOX", [uid], "+", ["\\Seen", "$Label1"])
+        changes = self.store.store_flags(
+            "INBOX", [uid], "+", ["\\Seen", "$Label1"]
+        ).changes
         ((_, flags, mod_seq),) = changes.flagged
         self.assertEqual(flags, SEEN | 32)
         self.assertGreater(mod_seq, state.highest_mod_seq)
@@ -171,7 +173,7 @@ class FlagTests(AccountTestCase):
     def test_flags_that_are_set_already_change_nothing(self) -> None:
         uid = self.office.receive(flags=SEEN)
         state = self.store.open("INBOX")
-        changes = self.store.store_flags("INBOX", [uid], "+", ["\\seen"])
+        changes = self.store.store_flags("INBOX", [uid], "+", ["\\seen"]).changes
         self.assertEqual(list(changes.flagged), [])
         self.assertEqual(changes.highest_mod_seq, state.highest_mod_seq)
 
@@ -179,10 +181,11 @@ class FlagTests(AccountTestCase):
         first, second = self.office.receive(), self.office.receive()
         since = self.store.open("INBOX").highest_mod_seq
         self.store.store_flags("INBOX", [first], "+", ["\\Seen"])
-        changes = self.store.store_flags(
+        stored = self.store.store_flags(
             "INBOX", [first, second], "+", ["\\Flagged"], unchanged_since=since
         )
-        self.assertEqual([uid for uid, _, _ in changes.flagged], [second])
+        self.assertEqual(stored.modified, [first])
+        self.assertEqual([uid for uid, _, _ in stored.changes.flagged], [second])
 
     def test_file_that_another_program_flagged_keeps_these_flags(self) -> None:
         uid = self.office.receive()
@@ -190,7 +193,7 @@ class FlagTests(AccountTestCase):
         (name,) = self.office.files()
         cur = os.fsencode(self.office.maildir / "cur") + b"/"
         os.rename(cur + name, cur + name + b"F")
-        changes = self.store.store_flags("INBOX", [uid], "+", ["\\Seen"])
+        changes = self.store.store_flags("INBOX", [uid], "+", ["\\Seen"]).changes
         self.assertEqual(changes.flagged[0][1], SEEN | FLAGGED)
         self.assertTrue(self.office.files()[0].endswith(b":2,FS"))
 
@@ -208,7 +211,7 @@ class FlagTests(AccountTestCase):
         delivered = [self.office.deliver() for _ in range(450)]
         self.store.ingest("INBOX", delivered)
         uids = self.store.open("INBOX").uids
-        changes = self.store.store_flags("INBOX", uids, "+", ["\\Seen"])
+        changes = self.store.store_flags("INBOX", uids, "+", ["\\Seen"]).changes
         self.assertEqual(len(changes.flagged), 450)
         self.assertTrue(all(n.endswith(b":2,S") for n in self.office.files()))
 

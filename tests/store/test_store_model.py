@@ -133,7 +133,9 @@ class StoreMachine(RuleBasedStateMachine):
             number, old = self.model[mailbox][base]
             new = {"+": old | bit, "-": old & ~bit, "=": bit}[operation]
             self.model[mailbox][base] = (number, new)
-            changes = self.office.store.store_flags(mailbox, [uid], operation, [name])
+            changes = self.office.store.store_flags(
+                mailbox, [uid], operation, [name]
+            ).changes
             self.views[mailbox].apply(changes)
 
     @rule(mailbox=mailboxes)

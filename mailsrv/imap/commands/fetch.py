@@ -1,13 +1,20 @@
-"""FETCH and UID FETCH (RFC 3501 sections 6.4.5 and 6.4.8)."""
+"""FETCH and UID FETCH (RFC 3501 sections 6.4.5 and 6.4.8; RFC 7162)."""
 
 from collections.abc import Sequence
 from itertools import islice
 
 from twisted.logger import Logger
 
+from mailsrv.imap import format
 from mailsrv.imap.commands.rule import Rule
 from mailsrv.imap.errors import ProtocolViolation, Refused
-from mailsrv.imap.fetch_items import Attribute, Fetch, parse_fetch, parse_uid_fetch
+from mailsrv.imap.fetch_items import (
+    Attribute,
+    Fetch,
+    Item,
+    parse_fetch,
+    parse_uid_fetch,
+)
 from mailsrv.imap.fetching import BATCH, PIECE, Batch, Message, Shortened
 from mailsrv.imap.session import Disconnected, Session, State
 from mailsrv.mailboxes.selected import Selected
@@ -17,6 +24,11 @@ from mailsrv.store.values import SEEN, UID, StoreError
 log = Logger()
 
 LINES = 1000  # responses of flags alone that are written at once
+_TEMPLATES: dict[Item, bytes] = {
+    Attribute.UID: b"UID %(uid)d",
+    Attribute.FLAGS: b"FLAGS %(flags)b",
+    Attribute.MODSEQ: b"MODSEQ (%(mod_seq)d)",
+}
 
 
 async def fetch(session: Session, request: Fetch) -> bytes:
@@ -27,8 +39,17 @@ async def fetch(session: Session, request: Fetch) -> bytes:
         uids = mailbox.uids(request.messages, by_uid=request.by_uid)
     except OutOfRange:
         raise ProtocolViolation("No such message") from None
-    if set(request.items) <= {Attribute.UID, Attribute.FLAGS}:
-        await _write_flags(session, request, uids)
+    if request.vanished and b"QRESYNC" not in session.enabled:
+        raise ProtocolViolation("ENABLE QRESYNC first")
+    if Attribute.MODSEQ in request.items:
+        session.enable_condstore()
+    if (since := request.changed_since) is not None:
+        if request.vanished:  # before any FETCH (RFC 7162 section 3.2.6)
+            gone_uids = await mailbox.vanished(since, request.messages)
+            await session.write_some(format.vanished(gone_uids, earlier=True))
+        uids = mailbox.newer(uids, since)
+    if _TEMPLATES.keys() >= set(request.items):
+        await write_flags(session, request.items, uids)
         return b""
     gone = 0
     for start in range(0, len(uids), BATCH):
@@ -38,17 +59,22 @@ async def fetch(session: Session, request: Fetch) -> bytes:
     return b""
 
 
-async def _write_flags(session: Session, request: Fetch, uids: Sequence[int]) -> None:
+async def write_flags(
+    session: Session, items: Sequence[Item], uids: Sequence[int]
+) -> None:
     """Answer from the view alone: what clients ask of whole mailboxes."""
     mailbox = session.mailbox
-    template = b"* %(seq)d FETCH (" + b" ".join(
-        b"UID %(uid)d" if item is Attribute.UID else b"FLAGS %(flags)b"
-        for item in request.items
-    )
-    template += b")\r\n"
+    parts = b" ".join(_TEMPLATES[item] for item in items)
+    template = b"* %%(seq)d FETCH (%b)\r\n" % parts
     lines = (
-        template % {b"seq": seq, b"uid": uid, b"flags": _flags(mailbox, uid, mask)}
-        for seq, uid, mask, _ in mailbox.walk(uids)
+        template
+        % {
+            b"seq": seq,
+            b"uid": uid,
+            b"flags": _flags(mailbox, uid, mask),
+            b"mod_seq": mod_seq,
+        }
+        for seq, uid, mask, mod_seq in mailbox.walk(uids)
     )
     while some := b"".join(islice(lines, LINES)):
         await session.write_some(some)
@@ -65,9 +91,18 @@ async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) ->
     """Write some responses; return how many messages are gone."""
     mailbox = session.mailbox
     newly_seen = await _set_seen(session, request, uids)
+    also: tuple[Attribute, ...] = (Attribute.FLAGS,)
+    if session.tells_mod_seqs:  # RFC 7162 section 3.2.4
+        also = (Attribute.UID, Attribute.FLAGS, Attribute.MODSEQ)
     messages = [
-        Message(seq, UID(uid), _flags(mailbox, uid, mask), uid in newly_seen)
-        for seq, uid, mask, _ in mailbox.walk(uids)
+        Message(
+            seq,
+            UID(uid),
+            _flags(mailbox, uid, mask),
+            mod_seq,
+            also if uid in newly_seen else (),
+        )
+        for seq, uid, mask, mod_seq in mailbox.walk(uids)
     ]
     batch = Batch(mailbox.name, request, messages)
     try:

@@ -6,7 +6,6 @@ answers: mailsrv.imap.listing.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from mailsrv.imap import format, listing
@@ -27,6 +26,7 @@ STATUS_ITEMS: dict[bytes, Callable[[MailboxStatus], bytes]] = {
     b"UIDNEXT": lambda status: b"%d" % status.uid_next,
     b"UIDVALIDITY": lambda status: b"%d" % status.uid_validity,
     b"UNSEEN": lambda status: b"%d" % status.unseen,
+    b"HIGHESTMODSEQ": lambda status: b"%d" % status.highest_mod_seq,
     b"MAILBOXID": lambda status: b"(%b)" % status.mailbox_id.encode("ascii"),
 }
 
@@ -34,29 +34,6 @@ STATUS_ITEMS: dict[bytes, Callable[[MailboxStatus], bytes]] = {
 def parse_mailbox(arguments: Parser) -> str:
     arguments.space()
     return arguments.mailbox()
-
-
-# SELECT and EXAMINE
-
-
-async def select(session: Session, name: str, *, read_only: bool) -> bytes:
-    # RFC 3501 section 6.3.1: whatever comes of it, the old mailbox is left.
-    session.unselect()
-    mailbox = await session.account_mailboxes.select(name, read_only=read_only)
-    session.selected = mailbox
-    lines = [
-        session.flags_of_mailbox(),
-        b"* %d EXISTS\r\n* %d RECENT\r\n" % (mailbox.exists, mailbox.recent),
-    ]
-    if (unseen := mailbox.first_unseen) is not None:
-        lines.append(b"* OK [UNSEEN %d] First unseen.\r\n" % unseen)
-    lines.append(b"* OK [UIDVALIDITY %d] UIDs valid.\r\n" % mailbox.uid_validity)
-    lines.append(b"* OK [UIDNEXT %d] Next UID.\r\n" % mailbox.uid_next)
-    if session.offers(b"OBJECTID"):
-        identifier = mailbox.mailbox_id.encode("ascii")
-        lines.append(b"* OK [MAILBOXID (%b)] Its identifier.\r\n" % identifier)
-    session.write(b"".join(lines))
-    return b"READ-ONLY" if read_only else b"READ-WRITE"
 
 
 # CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE
@@ -166,6 +143,8 @@ def parse_status(arguments: Parser) -> tuple[str, list[bytes]]:
 
 async def status(session: Session, arguments: tuple[str, list[bytes]]) -> bytes:
     name, items = arguments
+    if b"HIGHESTMODSEQ" in items:
+        session.enable_condstore()
     found: MailboxStatus = await session.account_mailboxes.status(name)
     pairs = [b"%b %b" % (item, STATUS_ITEMS[item](found)) for item in items]
     session.write(
@@ -213,8 +192,6 @@ async def _quota(session: Session) -> bytes:
 
 # Any: each rule has arguments of its own type.
 RULES: dict[bytes, Rule[Any]] = {
-    b"SELECT": Rule(LOGGED_IN, parse_mailbox, partial(select, read_only=False)),
-    b"EXAMINE": Rule(LOGGED_IN, parse_mailbox, partial(select, read_only=True)),
     b"CREATE": Rule(LOGGED_IN, parse_create, create),
     b"DELETE": Rule(LOGGED_IN, parse_mailbox, delete),
     b"RENAME": Rule(LOGGED_IN, parse_rename, rename),

@@ -95,12 +95,17 @@ class Store:
     operation: Literal["+", "-", "="]
     flags: tuple[str, ...]
     silent: bool
+    unchanged_since: int | None = None  # RFC 7162 section 3.1.3
 
 
 def parse_store(arguments: Parser) -> Store:
     arguments.space()
     messages = arguments.sequence_set()
     arguments.space()
+    unchanged_since = None
+    if arguments.skip(b"(UNCHANGEDSINCE "):
+        unchanged_since = arguments.mod_sequence()
+        arguments.expect(b") ")
     operation: Literal["+", "-", "="] = "="
     if arguments.skip(b"+"):
         operation = "+"
@@ -116,21 +121,28 @@ def parse_store(arguments: Parser) -> Store:
         while not arguments.at_end():
             arguments.space()
             flags.append(arguments.flag())
-    return Store(messages, operation, _texts(flags), silent)
+    return Store(messages, operation, _texts(flags), silent, unchanged_since)
 
 
 async def store(session: Session, arguments: Store, *, by_uid: bool) -> bytes:
     uids = _messages(session, arguments.messages, by_uid=by_uid)
     mailbox = session.writable_mailbox
+    if arguments.unchanged_since is not None:
+        session.enable_condstore()
     # The flags of the messages are news of the mailbox, told before the tagged OK.
-    await mailbox.store_flags(
+    modified = await mailbox.store_flags(
         uids,
         arguments.operation,
         arguments.flags,
         silent=arguments.silent,
+        unchanged_since=arguments.unchanged_since,
+        tell_mod_seqs=session.tells_mod_seqs,
         stored=lambda: session.send_news(expunges=False),
     )
-    return b""
+    if not modified:
+        return b""
+    numbers = modified if by_uid else [mailbox.seq(uid) for uid in modified]
+    return b"MODIFIED " + format.uid_set(filter(None, numbers))
 
 
 # COPY and MOVE

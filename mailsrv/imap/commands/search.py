@@ -54,7 +54,7 @@ async def matching(session: Session, program: Program) -> list[Match]:
         mailbox.saved = ()  # RFC 5182 section 2.1, if this fails
     key = program.known_key
     if program.has_mod_seq:
-        session.enabled.add(b"CONDSTORE")  # RFC 7162 section 3.1
+        session.enable_condstore()
     uids = mailbox.uids(ALL, by_uid=True)
     keywords = mailbox.keywords
     scope = Scope(

@@ -120,6 +120,8 @@ async def enable(session: Session, names: list[bytes]) -> bytes:
         for name in dict.fromkeys(names)
         if name in ENABLES and name not in session.enabled and session.offers(name)
     ]
+    if {b"CONDSTORE", b"QRESYNC"} & set(new):
+        session.enable_condstore()
     session.enabled.update(new)
     session.write(b" ".join((b"* ENABLED", *new)) + b"\r\n")
     return b""
@@ -256,8 +258,10 @@ async def idle(session: Session, _: None) -> bytes:
     session.write(b"+ idling\r\n")
 
     def tell() -> None:
-        if session.writable:
-            session.send_news(expunges=True)
+        if not session.writable or session.send_news(expunges=True):
+            return  # or there is more, and it will wake us
+        if mod_seq := session.due_mod_seq():
+            session.write(b"* OK [%b] Highest.\r\n" % mod_seq)
 
     def keep_alive() -> None:
         if session.writable:
