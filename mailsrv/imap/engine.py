@@ -5,6 +5,7 @@ each event but `Continue` it stays paused until it is told what comes next: a co
 (`resume`), a line (`read_line`, for AUTHENTICATE and IDLE) or a message's octets.
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeAlias
@@ -16,10 +17,11 @@ from mailsrv.imap.parser import Parser
 
 @dataclass(frozen=True, slots=True)
 class MessageLiteral:
-    """The announcement of APPEND's message, whose octets were not read yet."""
+    """The announcement of a message of APPEND, whose octets were not read yet."""
 
     size_octets: int
     synchronising: bool
+    binary: bool = False  # a literal8 (RFC 3516)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,14 @@ class MessageData:
 
 @dataclass(frozen=True, slots=True)
 class MessageEnd:
-    """The message and its command are complete; `rest` should be empty."""
+    """The message is complete, and its command if `message` is None.
+
+    `rest` is what followed on the line: the arguments of the next message, which
+    `read_message` reads (RFC 3502).
+    """
 
     rest: bytes
+    message: MessageLiteral | None = None
 
 
 class Signal(Enum):
@@ -144,7 +151,7 @@ class ImapEngine:
         self._reading = _Reading.LINE
 
     def read_message(self, literal: MessageLiteral) -> None:
-        """Read APPEND's message, wanted or not.
+        """Read a message of APPEND, wanted or not.
 
         The caller has sent the continuation request of a synchronising literal.
         """
@@ -209,11 +216,10 @@ class ImapEngine:
         marker = grammar.MARKER.search(line, max(0, len(line) - 24))
         if marker is None:
             return self._whole_command(None)
-        size, waits = int(marker.group(1)), not marker.group(2)
         if self.authenticated and grammar.APPEND.match(self._command):
             del self._command[-len(marker.group()) :]
-            return self._whole_command(MessageLiteral(size, waits))
-        return self._begin_literal(size, waits)
+            return self._whole_command(_message(marker))
+        return self._begin_literal(int(marker.group(2)), not marker.group(3))
 
     def _whole_command(self, message: MessageLiteral | None) -> Event:
         text = bytes(self._command)
@@ -257,17 +263,21 @@ class ImapEngine:
         return MessageData(data)
 
     def _message_end(self, line: bytes) -> Event:
-        marker = grammar.MARKER.search(line, max(0, len(line) - 24))
-        if marker is not None and marker.group(2):
-            return Overrun("One message in an APPEND")  # a second one comes already
         self._reading = _Reading.NOTHING
-        return MessageEnd(line)
+        marker = grammar.MARKER.search(line, max(0, len(line) - 24))
+        if marker is None:
+            return MessageEnd(line)
+        return MessageEnd(line[: marker.start()], _message(marker))
 
     def _drop(self, octets: int) -> None:
         if octets == len(self._buffer):
             self._buffer = bytearray()  # gives a large one's memory back
         else:
             del self._buffer[:octets]
+
+
+def _message(marker: re.Match[bytes]) -> MessageLiteral:
+    return MessageLiteral(int(marker[2]), not marker[3], marker[1] == b"~")
 
 
 def _tag(text: bytes | bytearray) -> bytes:

@@ -33,13 +33,14 @@ QUOTED = re.compile(rb'"([^"\\\r\n\x00]*+(?:\\["\\][^"\\\r\n\x00]*+)*+)"')
 ESCAPE = re.compile(rb'\\(["\\])')
 # A literal's announcement; "+" for one that does not wait (RFC 7888).
 LITERAL = re.compile(rb"\{([0-9]{1,20}+)(\+?)\}\r\n")
-MARKER = re.compile(rb"\{([0-9]{1,20}+)(\+?)\}\Z")
+# The same at a line's end; "~" before a literal8 (RFC 3516 section 5).
+MARKER = re.compile(rb"(~?)\{([0-9]{1,20}+)(\+?)\}\Z")
 SEQUENCE_SET = re.compile(
     rb"(?:[1-9][0-9]{0,9}+|\*)(?::(?:[1-9][0-9]{0,9}+|\*))?+"
     rb"(?:,(?:[1-9][0-9]{0,9}+|\*)(?::(?:[1-9][0-9]{0,9}+|\*))?+)*+"
 )
 # A command whose next literal is the message of APPEND (and not its mailbox's name).
-APPEND = re.compile(rb"[^ ]++ APPEND (?!\{[0-9]+\+?\}\Z)", re.IGNORECASE)
+APPEND = re.compile(rb"[^ ]++ APPEND (?!~?\{[0-9]+\+?\}\Z)", re.IGNORECASE)
 
 DATE = re.compile(rb"([ 0-9]?[0-9])-([A-Za-z]{3})-([0-9]{4})")
 DATE_TIME = re.compile(

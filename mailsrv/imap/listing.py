@@ -1,9 +1,10 @@
 """What LIST, LSUB and XLIST ask for, and which mailboxes answer (RFC 3501 6.3).
 
-Also RFC 5258 (LIST-EXTENDED), 3348 (CHILDREN), 6154 (SPECIAL-USE). No I/O.
+Also RFC 5258 (LIST-EXTENDED), 3348 (CHILDREN), 5819 (LIST-STATUS), 6154 (SPECIAL-USE).
+No I/O.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mailsrv.imap import format
@@ -16,7 +17,7 @@ from mailsrv.store.values import MailboxInfo
 
 MAX_PATTERNS = 20  # of one LIST; each is tried on each mailbox
 SELECTIONS = {b"SUBSCRIBED", b"REMOTE", b"RECURSIVEMATCH", b"SPECIAL-USE"}
-RETURNS = {b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE"}
+RETURNS = {b"SUBSCRIBED", b"CHILDREN", b"SPECIAL-USE", b"STATUS"}
 # The names that XLIST had before RFC 6154 settled others.
 _XLIST = {"\\Junk": "\\Spam", "\\All": "\\AllMail", "\\Flagged": "\\Starred"}
 
@@ -29,6 +30,7 @@ class List:
     patterns: tuple[bytes, ...]
     selection: frozenset[bytes] = frozenset()
     returns: frozenset[bytes] = frozenset()
+    status: tuple[bytes, ...] = ()  # items that STATUS is to tell of each mailbox
 
     @property
     def asks_for_separator(self) -> bool:
@@ -49,7 +51,8 @@ def parse_list(arguments: Parser) -> List:
     arguments.space()
     selection: frozenset[bytes] = frozenset()
     if arguments.peek() == b"(":
-        selection = _options(arguments, SELECTIONS)
+        names = arguments.items(arguments.keyword, may_be_empty=True)
+        selection = _known(names, SELECTIONS)
         if b"RECURSIVEMATCH" in selection and selection <= {
             b"RECURSIVEMATCH",
             b"REMOTE",
@@ -65,14 +68,23 @@ def parse_list(arguments: Parser) -> List:
         patterns = (arguments.list_mailbox(),)
     if len(patterns) > MAX_PATTERNS:
         raise ProtocolViolation("Too many patterns")
-    returns: frozenset[bytes] = frozenset()
+    returns: list[bytes] = []
+    status: tuple[bytes, ...] = ()
+
+    def option() -> None:
+        nonlocal status
+        returns.append(arguments.keyword())
+        if returns[-1] == b"STATUS":  # RFC 5819
+            arguments.space()
+            status = tuple(arguments.items(arguments.keyword))
+
     if arguments.skip(b" RETURN "):
-        returns = _options(arguments, RETURNS)
-    return List(reference, patterns, selection, returns)
+        arguments.items(option, may_be_empty=True)
+    return List(reference, patterns, selection, _known(returns, RETURNS), status)
 
 
-def _options(arguments: Parser, known: set[bytes]) -> frozenset[bytes]:
-    options = frozenset(arguments.items(arguments.keyword, may_be_empty=True))
+def _known(names: Iterable[bytes], known: set[bytes]) -> frozenset[bytes]:
+    options = frozenset(names)
     if unknown := options - known:
         # RFC 5258 section 3: an option that was not offered is BAD.
         raise ProtocolViolation(f"Unknown option {min(unknown).decode('ascii')}")
@@ -101,8 +113,10 @@ def _matches(patterns: Sequence[Pattern], name: str) -> bool:
     return any(pattern.matches(name) for pattern in patterns)
 
 
-def list_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator[bytes]:
-    """Yield LIST's responses."""
+def list_responses(
+    request: List, mailboxes: Sequence[MailboxInfo]
+) -> Iterator[tuple[MailboxInfo, bytes]]:
+    """Yield the mailboxes that LIST names, with their responses."""
     patterns = patterns_of(request)
     with_selected = _parents(m.name for m in mailboxes if _is_selected(request, m))
     recursive = b"RECURSIVEMATCH" in request.selection
@@ -122,7 +136,7 @@ def list_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator[
             extended = b' ("CHILDINFO" (%b))' % b" ".join(
                 b'"%b"' % criterion for criterion in criteria
             )
-        yield _response(b"LIST", attributes, mailbox.name, extended)
+        yield mailbox, _response(b"LIST", attributes, mailbox.name, extended)
 
 
 def _is_selected(request: List, mailbox: MailboxInfo) -> bool:

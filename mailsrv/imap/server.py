@@ -244,19 +244,19 @@ def _log_failure(session: Session, command: Command) -> None:
 
 
 async def _discard_message(session: Session) -> None:
-    """Read away the message of a refused APPEND, if it comes all the same."""
-    message = session.message
-    if message is None or message.synchronising:
-        session.message = None
-        return
-    if message.size_octets > MAX_DISCARDED:
-        session.bye("Message too large", b"TOOBIG")  # RFC 7888 section 4
-        raise Disconnected
-    try:
-        while await session.message_data():
-            pass
-    except ProtocolViolation:
-        pass  # the command was answered already
+    """Read away the messages of a refused APPEND that come all the same."""
+    while (message := session.message) is not None:
+        if message.synchronising:  # it has met the refusal and does not come
+            session.message = None
+            return
+        if message.size_octets > MAX_DISCARDED:
+            session.bye("Message too large", b"TOOBIG")  # RFC 7888 section 4
+            raise Disconnected
+        try:
+            while isinstance(await session.message_data(), bytes):
+                pass
+        except ProtocolViolation:
+            pass  # the command was answered already
 
 
 @implementer(IListenerService)

@@ -287,10 +287,11 @@ class Session:
         self.engine.read_line()
         return await self._expect(Line)
 
-    async def message_data(self) -> bytes:
-        """Return the next octets of the announced message, b"" after the last.
+    async def message_data(self) -> bytes | MessageEnd:
+        """Return the next octets of the announced message, or that it has ended.
 
-        The first call lets the client send it (a synchronising literal).
+        The first call lets the client send it (a synchronising literal). After the
+        end `message` is the next one of the command, if there is one.
         """
         if self.message is not None:
             if self.services.log_wire:
@@ -303,10 +304,9 @@ class Session:
         match event:
             case MessageData(data):
                 return data
-            case MessageEnd(b""):
-                return b""
             case MessageEnd():
-                raise ProtocolViolation("Unexpected text after the message")
+                self.message = event.message
+                return event
         raise self._overrun(event)
 
     async def _expect(self, kind: type[Line]) -> bytes:

@@ -139,6 +139,7 @@ class Incoming:
         self._pieces: list[bytes] = []
         self._held = 0  # octets in memory: in _pieces and in a running job
         self._total = 0
+        self._keep = MEMORY_OCTETS  # so much may wait in memory
         self._half = b""  # a CR that ended the last chunk
         self._staged: StagedFile | None = None
         self._spilling: Deferred[None] | None = None
@@ -178,8 +179,7 @@ class Incoming:
         self._held += len(data)
         self._total += len(data)
         self._grew(len(data))
-        limit = _SPILL_OCTETS if self._staged else MEMORY_OCTETS
-        if self._held > limit and self._spilling is None:
+        if self._held > self._keep and self._spilling is None:
             Deferred.fromCoroutine(self._write_out())
 
     async def drained(self) -> None:
@@ -188,6 +188,14 @@ class Incoming:
             waiter: Deferred[None] = Deferred()
             self._waiters.append(waiter)
             await waiter
+
+    async def stage(self) -> None:
+        """Write a whole message to ``tmp/``, for one that has to wait for others."""
+        self._keep = 0
+        if self._spilling is None:
+            await self._write_out()
+        else:
+            await self._spilling
 
     async def commit(self) -> list[Delivered]:
         """Make the message durable everywhere.
@@ -247,7 +255,7 @@ class Incoming:
         homes = self.targets if self._apart else self.targets[:1]
         spilling: Deferred[None] = Deferred()
         self._spilling = spilling
-        while self._held > (_SPILL_OCTETS if self._staged else MEMORY_OCTETS):
+        while self._held > self._keep:
             pieces, self._pieces = self._pieces, []
             try:
                 self._staged = await threads.sync.run(
@@ -261,6 +269,7 @@ class Incoming:
                 self._fail(DeliveryFailed("io"))
             else:
                 self._held -= sum(map(len, pieces))
+                self._keep = min(self._keep, _SPILL_OCTETS)
             if not self.full:
                 waiters, self._waiters = self._waiters, []
                 for waiter in waiters:

@@ -1,5 +1,8 @@
 """SELECT to STATUS, and LIST in its kinds, over a real Maildir."""
 
+import re
+
+from mailsrv.settings import ImapSettings
 from tests.imap.office import ImapCase
 
 
@@ -77,6 +80,45 @@ class MailboxesTests(ImapCase):
         self.assertIn("1 RECENT", lines)
         self.assertIn("OK [UNSEEN 1] First unseen.", lines)
         self.assertIn("0 RECENT", self.ok("SELECT INBOX"))
+
+    def test_status_of_what_list_names(self) -> None:
+        self.deliver()
+        self.clock.advance(1)
+        self.ok("CREATE a/b")
+        self.ok("SUBSCRIBE gone")
+        self.assertEqual(
+            self.ok('LIST "" (INBOX a* gone) RETURN (STATUS (MESSAGES UIDNEXT))'),
+            [
+                'LIST (\\HasNoChildren) "/" INBOX',
+                "STATUS INBOX (MESSAGES 1 UIDNEXT 2)",
+                'LIST (\\HasChildren \\NonExistent \\Noselect) "/" a',
+                'LIST (\\HasNoChildren) "/" a/b',
+                "STATUS a/b (MESSAGES 0 UIDNEXT 1)",
+            ],
+        )
+        both = 'LIST "" INBOX RETURN (SUBSCRIBED STATUS (UNSEEN) CHILDREN)'
+        self.assertEqual(self.ok(both)[1], "STATUS INBOX (UNSEEN 1)")
+        for wrong in (b"STATUS", b"STATUS ()", b"STATUS (FOO)", b"(STATUS (UNSEEN)"):
+            wire = b'1 LIST "" * RETURN (%b)\r\n' % wrong
+            self.assertIn(b"1 BAD", self.client.send(wire))
+
+    def test_sizes(self) -> None:
+        for _ in range(2):
+            self.deliver()
+        self.clock.advance(1)
+        [line] = self.ok("STATUS INBOX (SIZE DELETED)")
+        self.ok("SELECT INBOX")
+        sizes = re.findall(r"SIZE (\d+)", " ".join(self.ok("FETCH 1:* RFC822.SIZE")))
+        self.assertEqual(line, f"STATUS INBOX (SIZE {sum(map(int, sizes))} DELETED 0)")
+
+    def test_status_items_of_disabled_extensions(self) -> None:
+        settings = ImapSettings(
+            disabled_extensions=["STATUS=SIZE", "APPENDLIMIT", "LIST-STATUS"]
+        )
+        client = self.logged_in(settings)
+        self.assertIn(b"1 BAD", client.send(b"1 STATUS INBOX (APPENDLIMIT)\r\n"))
+        command = b'1 LIST "" * RETURN (STATUS (MESSAGES))\r\n'
+        self.assertIn(b"1 BAD", client.send(command))
 
     def test_status(self) -> None:
         self.deliver()

@@ -99,6 +99,92 @@ class AppendTests(MessagesCase):
         self.assertIn(b"MESSAGES 0", answer)
 
 
+class SeveralMessagesTests(MessagesCase):
+    """MULTIAPPEND (RFC 3502), literal8 (RFC 3516), UTF8 (RFC 6855)."""
+
+    def literals(self, count: int, options: bytes = b"") -> bytes:
+        literal = b"%b {%d+}\r\n%b" % (options, len(MESSAGE), MESSAGE)
+        return literal * count + b"\r\n"
+
+    def test_all_at_once(self) -> None:
+        client = self.selected(0)
+        options = b' (\\Seen) "17-Jul-1996 02:44:25 -0700"'
+        heard = client.send(b"1 APPEND INBOX" + self.literals(3, options))
+        self.assertRegex(heard, rb"\* 3 EXISTS\r\n(?s:.*)1 OK \[APPENDUID \d+ 1:3\]")
+        heard = client.send(b"2 FETCH 1:3 (FLAGS INTERNALDATE)\r\n")
+        self.assertEqual(heard.count(b"\\Seen"), 3)
+        self.assertEqual(heard.count(b"17-Jul-1996 09:44:25"), 3)
+
+    def test_each_waits_for_its_turn(self) -> None:
+        client = self.selected(0)
+        size = len(MESSAGE)
+        for part in (b"1 APPEND INBOX {%d}" % size, MESSAGE + b" (a) {%d}" % size):
+            self.assertEqual(client.send(part + b"\r\n"), b"+ OK\r\n")
+        heard = client.send(MESSAGE + b"\r\n")
+        self.assertRegex(heard, rb"1 OK \[APPENDUID \d+ 1:2\]")
+
+    def test_none_if_one_is_refused(self) -> None:
+        client = self.logged_in(ImapSettings(max_append_octets=1000))
+        first = b"1 APPEND INBOX" + self.literals(1)[:-2]
+        for second, answer in (
+            (b" {1001+}\r\n" + b"x" * 1001, b"1 NO [TOOBIG]"),
+            (b" {0+}\r\n", b"1 NO [CANNOT]"),
+            (b" (\\Foo) {1+}\r\nx", b"1 BAD"),
+            (b" x", b"1 BAD"),
+            (b" {1+}\r\nx" * 100, b"1 NO [LIMIT]"),
+        ):
+            heard = client.send(first + second + b"\r\n2 NOOP\r\n")
+            self.assertTrue(heard.startswith(answer), (second, heard))
+            self.assertIn(b"2 OK", heard)
+        heard = client.send(first + b" {1001}\r\n")  # it waits, and meets the refusal
+        self.assertIn(b"1 NO [TOOBIG]", heard)
+        self.assertIn(b"MESSAGES 0", client.send(b"3 STATUS INBOX (MESSAGES)\r\n"))
+
+    def test_large_ones_wait_in_files(self) -> None:
+        client = self.selected(0)
+        text = b"a: b\r\n\r\n" + b"x" * 400_000
+        literals = b" {%d+}\r\n%b" % (len(text), text) * 6
+        heard = client.send(b"1 APPEND INBOX" + literals[: len(literals) // 2])
+        maildir = self.office.root / "anna@example.test" / "Maildir"
+        self.assertTrue(list(maildir.glob("tmp/*")))
+        heard = client.send(literals[len(literals) // 2 :] + b"\r\n")
+        self.assertRegex(heard, rb"1 OK \[APPENDUID \d+ 1:6\]")
+        heard = client.send(b"2 FETCH 1:* RFC822.SIZE\r\n")
+        self.assertEqual(heard.count(b"RFC822.SIZE %d" % len(text)), 6)
+
+    def test_disabled(self) -> None:
+        client = self.logged_in(ImapSettings(disabled_extensions=["MULTIAPPEND"]))
+        self.assertIn(b"1 BAD", client.send(b"1 APPEND INBOX" + self.literals(2)))
+
+    def test_literal8(self) -> None:
+        client = self.selected(0)
+        heard = client.send(b"1 APPEND INBOX ~{10+}\r\na: b\r\n\r\n\0c\r\n")
+        self.assertIn(b"1 OK [APPENDUID", heard)
+        for text in (b"a\nb", b"a\rb", b"\nab", b"abc\r"):
+            for end in range(1, 5):
+                literal = b"~{%d+}\r\n" % len(text) + text[:end]
+                heard = client.send(b"2 APPEND INBOX " + literal)
+                heard += client.send(text[end:] + b"\r\n")
+                self.assertIn(b"2 NO [UNKNOWN-CTE]", heard)
+        self.assertIn(b"MESSAGES 1", client.send(b"3 STATUS INBOX (MESSAGES)\r\n"))
+
+    def test_utf8(self) -> None:
+        client = self.selected(0)
+        text = "a: ü\r\n\r\n".encode()
+        utf8 = b" UTF8 (~{%d+}\r\n%b)" % (len(text), text)
+        heard = client.send(b"1 APPEND INBOX" + utf8 + utf8 + b"\r\n")
+        self.assertRegex(heard, rb"1 OK \[APPENDUID \d+ 1:2\]")
+        for wrong in (utf8[:-1], utf8 + b")"):
+            heard = client.send(b"2 APPEND INBOX" + wrong + b"\r\n")
+            self.assertIn(b"2 BAD", heard, wrong)
+
+    def test_the_limit_is_told(self) -> None:
+        client = self.logged_in(ImapSettings(max_append_octets=70_000))
+        self.assertIn(b" APPENDLIMIT=70000", client.send(b"1 CAPABILITY\r\n"))
+        heard = client.send(b"2 STATUS INBOX (APPENDLIMIT)\r\n")
+        self.assertIn(b"(APPENDLIMIT 70000)", heard)
+
+
 class StoreTests(MessagesCase):
     def test_operations(self) -> None:
         client = self.selected(2)

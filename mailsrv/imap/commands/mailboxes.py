@@ -1,10 +1,11 @@
 """Commands on mailboxes as wholes (RFC 3501 6.3), and quotas (RFC 9208).
 
-Also RFC 6154 (CREATE with a special use) and RFC 8474 (MAILBOXID). What LIST
-answers: mailsrv.imap.listing.
+Also RFC 6154 (CREATE with a special use), RFC 8438 (STATUS=SIZE) and RFC 8474
+(MAILBOXID). What LIST answers: mailsrv.imap.listing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.listing import List
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session
-from mailsrv.store.values import MailboxStatus
+from mailsrv.store.values import MailboxStatus, NoSuchMailbox
 
 # RFC 6154 section 2. \All and \Flagged would be views of other mailboxes.
 SPECIAL_USES = {
@@ -27,7 +28,17 @@ STATUS_ITEMS: dict[bytes, Callable[[MailboxStatus], bytes]] = {
     b"UIDVALIDITY": lambda status: b"%d" % status.uid_validity,
     b"UNSEEN": lambda status: b"%d" % status.unseen,
     b"HIGHESTMODSEQ": lambda status: b"%d" % status.highest_mod_seq,
+    b"DELETED": lambda status: b"%d" % status.deleted,
+    b"SIZE": lambda status: b"%d" % status.size_octets,
     b"MAILBOXID": lambda status: b"(%b)" % status.mailbox_id.encode("ascii"),
+}
+# Items that are known only where one of these is offered.
+_STATUS_EXTENSIONS = {
+    b"APPENDLIMIT": (b"APPENDLIMIT",),
+    b"DELETED": (b"IMAP4REV2",),
+    b"HIGHESTMODSEQ": (b"CONDSTORE",),
+    b"MAILBOXID": (b"OBJECTID",),
+    b"SIZE": (b"STATUS=SIZE", b"IMAP4REV2"),
 }
 
 
@@ -112,8 +123,22 @@ async def list_mailboxes(session: Session, request: List) -> bytes:
     if request.asks_for_separator:
         session.write(b'* LIST (\\Noselect) "/" ""\r\n')
         return b""
+    if request.status:
+        if not session.offers(b"LIST-STATUS"):
+            raise ProtocolViolation("Unknown option STATUS")
+        _check_status_items(session, request.status)
     mailboxes = await session.account_mailboxes.mailboxes()
-    session.write(b"".join(listing.list_responses(request, mailboxes)))
+    listed = list(listing.list_responses(request, mailboxes))
+    if not request.status:
+        session.write(b"".join(response for _, response in listed))
+    for mailbox, response in listed if request.status else ():
+        # RFC 5819 section 2: without a STATUS if it cannot be selected.
+        if mailbox.selectable:
+            with suppress(NoSuchMailbox):  # deleted since
+                response += await _status_response(
+                    session, mailbox.name, request.status
+                )
+        await session.write_some(response)
     return b""
 
 
@@ -135,22 +160,38 @@ async def xlist(session: Session, request: List) -> bytes:
 def parse_status(arguments: Parser) -> tuple[str, list[bytes]]:
     name = parse_mailbox(arguments)
     arguments.space()
-    items = arguments.items(arguments.keyword)
-    if not STATUS_ITEMS.keys() >= set(items):
-        raise ProtocolViolation("Unknown status item")
-    return name, list(dict.fromkeys(items))
+    return name, arguments.items(arguments.keyword)
 
 
 async def status(session: Session, arguments: tuple[str, list[bytes]]) -> bytes:
     name, items = arguments
+    _check_status_items(session, items)
+    session.write(await _status_response(session, name, items))
+    return b""
+
+
+def _check_status_items(session: Session, items: Sequence[bytes]) -> None:
+    for item in items:
+        words = _STATUS_EXTENSIONS.get(item, ())
+        known = item in STATUS_ITEMS or item == b"APPENDLIMIT"
+        if not known or (words and not any(map(session.offers, words))):
+            raise ProtocolViolation("Unknown status item")
     if b"HIGHESTMODSEQ" in items:
         session.enable_condstore()
+
+
+async def _status_response(
+    session: Session, name: str, items: Iterable[bytes]
+) -> bytes:
     found: MailboxStatus = await session.account_mailboxes.status(name)
-    pairs = [b"%b %b" % (item, STATUS_ITEMS[item](found)) for item in items]
-    session.write(
-        b"* STATUS %b %b\r\n" % (format.mailbox(name), format.parenthesised(pairs))
+    values = {item: write(found) for item, write in STATUS_ITEMS.items()}
+    # RFC 7889 section 3.1
+    values[b"APPENDLIMIT"] = b"%d" % session.settings.max_append_octets
+    pairs = [b"%b %b" % (item, values[item]) for item in dict.fromkeys(items)]
+    return b"* STATUS %b %b\r\n" % (
+        format.mailbox(name),
+        format.parenthesised(pairs),
     )
-    return b""
 
 
 # Quotas: one root, named "", of all mailboxes of an account that has a limit

@@ -1,9 +1,10 @@
 """Commands that add, change and remove messages (RFC 3501 6.3.11, 6.4).
 
-Also RFC 3691 (UNSELECT), 4315 (UIDPLUS) and 6851 (MOVE). Reading messages is in
-`fetch` and `search`.
+Also RFC 3691 (UNSELECT), 4315 (UIDPLUS) and 6851 (MOVE), and for APPEND RFC 3502
+(MULTIAPPEND). Reading messages is in `fetch` and `search`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,19 +22,35 @@ from mailsrv.store.values import NoSuchMailbox, OverQuota
 
 # APPEND
 
+# Messages of one APPEND, which become visible together: each may hold an open file.
+MAX_MESSAGES = 100
+HELD_OCTETS = 1024 * 1024  # of them in memory; what comes after is written to files
+_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")  # an end of line that is none
+
+
+@dataclass(frozen=True, slots=True)
+class MessageArguments:
+    """What stands before one message of APPEND."""
+
+    flags: tuple[str, ...] = ()
+    internal_date: int | None = None  # seconds since 1970; None: now
+    utf8: bool = False  # UTF8 (...) is around it, RFC 6855 section 4
+
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """The arguments of APPEND before its message."""
+    """The arguments of APPEND before its first message."""
 
     mailbox: str
-    flags: tuple[str, ...] = ()
-    internal_date: int | None = None  # seconds since 1970; None: now
+    first: MessageArguments = MessageArguments()
 
 
 def parse_append(arguments: Parser) -> Append:
     arguments.space()
-    name = arguments.mailbox()
+    return Append(arguments.mailbox(), parse_message_arguments(arguments))
+
+
+def parse_message_arguments(arguments: Parser) -> MessageArguments:
     arguments.space()
     flags: tuple[str, ...] = ()
     if arguments.peek() == b"(":
@@ -43,32 +60,32 @@ def parse_append(arguments: Parser) -> Append:
     if arguments.peek() == b'"':
         internal_date = arguments.date_time()
         arguments.space()
-    return Append(name, flags, internal_date)
+    return MessageArguments(flags, internal_date, arguments.skip(b"UTF8 ("))
 
 
 async def append(session: Session, arguments: Append) -> bytes:
-    """Stream a message to the store (RFC 3501 6.3.11)."""
-    if session.message is None:
-        raise ProtocolViolation("Expected a literal")
-    size = session.message.size_octets
-    if size == 0:
-        raise Refused("The message is empty", b"CANNOT")
-    if size > session.settings.max_append_octets:
-        raise Refused("The message is too large", b"TOOBIG")
+    """Stream messages to the store, all or none (RFC 3501 6.3.11, RFC 3502)."""
     mailboxes = session.account_mailboxes
-    if not await mailboxes.has_room(size):
-        raise OverQuota
+    messages: list[Incoming] = []
+    next_one: MessageArguments | None = arguments.first
+    held = 0
     try:
-        incoming = await mailboxes.receive(
-            arguments.mailbox, arguments.flags, arguments.internal_date
-        )
-        try:
-            await _feed(session, incoming)
-            appended = await mailboxes.append(arguments.mailbox, [incoming])
-        finally:
-            await incoming.abort()
+        while next_one is not None:
+            await _check_next(session, len(messages))
+            incoming = await mailboxes.receive(
+                arguments.mailbox, next_one.flags, next_one.internal_date
+            )
+            messages.append(incoming)
+            next_one = await _feed(session, incoming, next_one)
+            held += incoming.size_octets
+            if held > HELD_OCTETS and next_one is not None:
+                await incoming.stage()
+        appended = await mailboxes.append(arguments.mailbox, messages)
     except NoSuchMailbox:
         raise Refused("No such mailbox", b"TRYCREATE") from None
+    finally:
+        for incoming in messages:
+            await incoming.abort()
     if not appended.uids:
         return b""
     return b"APPENDUID %d %b" % (
@@ -77,11 +94,53 @@ async def append(session: Session, arguments: Append) -> bytes:
     )
 
 
-async def _feed(session: Session, incoming: Incoming) -> None:
-    while data := await session.message_data():
+async def _check_next(session: Session, before: int) -> None:
+    """Check that the message that was announced may come."""
+    message = session.message
+    if message is None:
+        raise ProtocolViolation("Expected a literal")
+    if before and not session.offers(b"MULTIAPPEND"):
+        raise ProtocolViolation("One message in an APPEND")
+    if before == MAX_MESSAGES:
+        raise Refused("Too many messages in an APPEND", b"LIMIT")
+    if message.size_octets == 0:  # RFC 3502 section 6.3.11: it cancels all
+        raise Refused("The message is empty", b"CANNOT")
+    if message.size_octets > session.settings.max_append_octets:
+        raise Refused("The message is too large", b"TOOBIG")
+    if not await session.account_mailboxes.has_room(message.size_octets):
+        raise OverQuota
+
+
+async def _feed(
+    session: Session, incoming: Incoming, arguments: MessageArguments
+) -> MessageArguments | None:
+    """Pass a message on; return the arguments of the next one of its command."""
+    binary = session.message is not None and session.message.binary
+    before, bare = b"", False
+    while isinstance(data := await session.message_data(), bytes):
+        if binary and not bare:
+            before, bare = _has_bare(before + data)
         incoming.feed(data)
         if incoming.full:
             await incoming.drained()
+    rest = Parser(data.rest)
+    if arguments.utf8:
+        rest.expect(b")")
+    if bare or before:
+        # A Maildir keeps lines: bare CR and LF would not come out as they went in.
+        raise Refused("Binary content is kept in base64 only", b"UNKNOWN-CTE")
+    if data.message is None:
+        rest.end()
+        return None
+    following = parse_message_arguments(rest)
+    rest.end()
+    return following
+
+
+def _has_bare(octets: bytes) -> tuple[bytes, bool]:
+    """Tell whether CR or LF stand alone; a CR at the end is returned, undecided."""
+    last = octets[-1:] if octets.endswith(b"\r") else b""
+    return last, _BARE.search(octets, 0, len(octets) - len(last)) is not None
 
 
 # STORE

@@ -39,9 +39,11 @@ def capabilities(session: Session) -> bytes:
     """Return what the session may use now (RFC 3501 section 7.2.1)."""
     logged_in = session.account is not None
     words = [b"CAPABILITY", b"IMAP4rev1"]
-    words += (
-        word for word in WORDS if (logged_in or word in ALWAYS) and session.offers(word)
-    )
+    for word in WORDS:
+        if (logged_in or word in ALWAYS) and session.offers(word):
+            if word == b"APPENDLIMIT":  # RFC 7889 section 2
+                word += b"=%d" % session.settings.max_append_octets
+            words.append(word)
     if logged_in:
         return b" ".join(words)
     if not session.tls_active and session.services.tls is not None:
