@@ -276,18 +276,23 @@ class Selected:
             stored()
         return modified
 
-    async def expunge(self, uids: Sequence[int] | None = None) -> None:
-        """Remove messages that carry \\Deleted: all (EXPUNGE), or of `uids`."""
+    async def expunge(self, uids: Sequence[int] | None = None) -> list[int]:
+        """Remove messages that carry \\Deleted: all (EXPUNGE), or of `uids`.
+
+        Returns the UIDs of those.
+        """
         messages = self._view.messages
         if uids is None:
             both = zip(messages.uids, messages.flags, strict=True)
             deleted = [uid for uid, mask in both if mask & DELETED]
         else:
             deleted = [uid for uid in uids if (self.flags(uid) or 0) & DELETED]
-        for some in _slices([u for u in deleted if self.seq(u) is not None]):
+        deleted = [uid for uid in deleted if self.seq(uid) is not None]
+        for some in _slices(deleted):
             await self._mailboxes.write(
                 partial(AccountStore.expunge, name=self.name, uids=some), _one
             )
+        return deleted
 
     async def copy(self, uids: Sequence[int], target: str) -> Copied:
         """COPY: all or nothing. Raises `NoSuchMailbox` ([TRYCREATE])."""
@@ -322,11 +327,13 @@ class Selected:
 
     # The end
 
-    async def close(self, *, expunge: bool = False) -> None:
-        """Leave; with `expunge` (CLOSE) first remove what is \\Deleted, unheard."""
-        if expunge and not self.read_only and not self._view.gone:
-            await self.expunge()
+    async def close(self) -> list[int]:
+        """Remove what is \\Deleted, unheard, and leave; return the UIDs of those."""
+        expunged = []
+        if not self.read_only and not self._view.gone:
+            expunged = await self.expunge()
         self.leave()
+        return expunged
 
     def leave(self) -> None:
         """Leave at once (UNSELECT, a lost connection). Again: no effect."""

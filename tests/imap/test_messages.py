@@ -1,5 +1,7 @@
 """APPEND, STORE, COPY, MOVE, EXPUNGE over a real Maildir."""
 
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+
 from mailsrv.settings import ImapSettings
 from mailsrv.store.values import TooManyKeywords
 from tests.imap.office import Client, ImapCase
@@ -294,3 +296,29 @@ class TransferTests(MessagesCase):
         ):
             heard = client.send(b"3 %b\r\n" % command)
             self.assertTrue(heard.startswith(answer), heard)
+
+
+class LogTests(MessagesCase):
+    def test_who_took_mail_away(self) -> None:
+        events: list[LogEvent] = []
+        observer: ILogObserver = events.append  # type: ignore[assignment]
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        client = self.selected()
+        client.send(b"2 MOVE 1 Trash\r\n")
+        client.send(b"3 STORE 1:2 +FLAGS (\\Deleted)\r\n4 EXPUNGE\r\n5 EXPUNGE\r\n")
+        client.send(b"6 CREATE a\r\n7 RENAME a b\r\n8 DELETE b\r\n")
+        told = [
+            (e["log_format"], e["mailbox"], e.get("uids"), e.get("target"))
+            for e in events
+            if "mailbox" in e
+        ]
+        self.assertEqual(
+            told,
+            [
+                ("moved", "INBOX", "1", "Trash"),
+                ("expunged", "INBOX", "2:3", None),
+                ("mailbox renamed", "a", None, "b"),
+                ("mailbox deleted", "b", None, None),
+            ],
+        )

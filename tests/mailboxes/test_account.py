@@ -348,13 +348,13 @@ class SessionTests(OfficeTestCase):
 
     def test_close_expunges_unheard(self) -> None:
         self.office.wait(self.first.store_flags([1], "+", ["\\Deleted"], silent=True))
-        self.office.wait(self.first.close(expunge=True))
+        self.office.wait(self.first.close())
         self.assertEqual(self.news(self.second), [Expunge(1, 1)])
 
     def test_examine_never_expunges_at_close(self) -> None:
         self.office.wait(self.first.store_flags([1], "+", ["\\Deleted"], silent=True))
         examined = self.office.select(read_only=True)
-        self.office.wait(examined.close(expunge=True))
+        self.office.wait(examined.close())
         self.assertEqual(self.news(self.second), [Flags(1, 1, DELETED, 0)])
 
     def test_view_goes_with_its_last_session(self) -> None:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.logger import Logger
+
 from mailsrv.imap import format, listing
 from mailsrv.imap.commands.rule import LOGGED_IN, Rule
 from mailsrv.imap.errors import ProtocolViolation, Refused
@@ -16,6 +18,8 @@ from mailsrv.imap.listing import List
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session
 from mailsrv.store.values import MailboxStatus, NoSuchMailbox
+
+log = Logger()
 
 # RFC 6154 section 2. \All and \Flagged would be views of other mailboxes.
 SPECIAL_USES = {
@@ -94,6 +98,13 @@ async def delete(session: Session, name: str) -> bytes:
     if session.selected is not None and session.selected.name == name:
         session.unselect()
     await session.account_mailboxes.delete(name)
+    log.info(
+        "mailbox deleted",
+        session=session.id,
+        peer=session.peer,
+        user=session.user,
+        mailbox=name,
+    )
     return b""
 
 
@@ -103,6 +114,14 @@ def parse_rename(arguments: Parser) -> tuple[str, str]:
 
 async def rename(session: Session, names: tuple[str, str]) -> bytes:
     await session.account_mailboxes.rename(*names)
+    log.info(
+        "mailbox renamed",
+        session=session.id,
+        peer=session.peer,
+        user=session.user,
+        mailbox=names[0],
+        target=names[1],
+    )
     return b""
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from twisted.logger import Logger
+
 from mailsrv.imap import format
 from mailsrv.imap.commands.rule import LOGGED_IN, Rule, no_arguments
 from mailsrv.imap.errors import ProtocolViolation, Refused
@@ -19,6 +21,8 @@ from mailsrv.imap.session import Session, State
 from mailsrv.mailboxes.incoming import Incoming
 from mailsrv.mailboxes.sequence import OutOfRange
 from mailsrv.store.values import NoSuchMailbox, OverQuota
+
+log = Logger()
 
 # APPEND
 
@@ -252,6 +256,7 @@ async def move(session: Session, arguments: Transfer, *, by_uid: bool) -> bytes:
         raise Refused("The messages are gone", b"EXPUNGEISSUED")
     # RFC 6851 section 4.3: before the EXPUNGEs, which are news sent after this.
     code = _copy_uid(moved[0].uid_validity, sources, targets)
+    _log_gone("moved", session, sources, target=arguments.target)
     session.write(b"* OK [%b] Moved.\r\n" % code)
     return b""
 
@@ -270,7 +275,7 @@ def _copy_uid(
 
 
 async def expunge(session: Session, _: None) -> bytes:
-    await session.writable_mailbox.expunge()
+    _log_gone("expunged", session, await session.writable_mailbox.expunge())
     return b""
 
 
@@ -281,7 +286,7 @@ def parse_uid_expunge(arguments: Parser) -> SequenceSet:
 
 async def uid_expunge(session: Session, messages: SequenceSet) -> bytes:
     uids = _messages(session, messages, by_uid=True)
-    await session.writable_mailbox.expunge(uids)
+    _log_gone("expunged", session, await session.writable_mailbox.expunge(uids))
     return b""
 
 
@@ -292,7 +297,7 @@ async def check(session: Session, _: None) -> bytes:
 
 async def close(session: Session, _: None) -> bytes:
     """Remove what is \\Deleted, without EXPUNGE responses, and leave (6.4.2)."""
-    await session.mailbox.close(expunge=True)
+    _log_gone("expunged", session, await session.mailbox.close())
     session.selected = None
     return b""
 
@@ -300,6 +305,21 @@ async def close(session: Session, _: None) -> bytes:
 async def unselect(session: Session, _: None) -> bytes:
     session.unselect()
     return b""
+
+
+def _log_gone(what: str, session: Session, uids: Sequence[int], **more: str) -> None:
+    """Tell the admin, who is asked where mail has gone, who took it away."""
+    if uids:
+        log.info(
+            what,
+            session=session.id,
+            peer=session.peer,
+            user=session.user,
+            mailbox=session.mailbox.name,
+            uids=format.uid_set(uids).decode("ascii"),
+            messages=len(uids),
+            **more,
+        )
 
 
 def _messages(
