@@ -125,6 +125,11 @@ ImapExtension = Literal[
     "OBJECTID",
     "CONDSTORE",
     "QRESYNC",
+    "SORT",
+    "SORT=DISPLAY",
+    "ESORT",
+    "THREAD=ORDEREDSUBJECT",
+    "THREAD=REFERENCES",
 ]
 
 

@@ -1,4 +1,8 @@
-"""The arguments of SEARCH (RFC 3501 section 6.4.4; RFC 4731 for RETURN)."""
+"""The arguments of SEARCH, SORT and THREAD.
+
+RFC 3501 section 6.4.4, RFC 5256 section 3; RFC 4731 and RFC 5267 for RETURN, RFC
+5957 for the criteria DISPLAYFROM and DISPLAYTO.
+"""
 
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -7,6 +11,21 @@ from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.search_keys import Key, has_mod_seq, read_keys
 from mailsrv.mime.charset import is_known
+from mailsrv.store.values import Criterion
+
+MAX_CRITERIA = 20  # of one SORT; clients send one to three
+
+_COLUMNS = {
+    b"ARRIVAL": "internal_date",
+    b"CC": "cc_mailbox",
+    b"DATE": "sent_at",
+    b"DISPLAYFROM": "from_name",
+    b"DISPLAYTO": "to_name",
+    b"FROM": "from_mailbox",
+    b"SIZE": "size_octets",
+    b"SUBJECT": "subject",
+    b"TO": "to_mailbox",
+}
 
 
 class Return(Flag):
@@ -47,6 +66,18 @@ class Program:
         return self.returns is not None and Return.SAVE in self.returns
 
 
+@dataclass(frozen=True, slots=True)
+class Sort:
+    criteria: tuple[Criterion, ...]
+    program: Program
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    algorithm: bytes  # a name in capitals, perhaps unknown
+    program: Program
+
+
 def parse_search(parser: Parser) -> Program:
     parser.space()
     returns = _returns(parser)
@@ -54,6 +85,35 @@ def parse_search(parser: Parser) -> Program:
     if parser.skip(b"CHARSET "):
         charset = _charset(parser)
     return Program(_keys(parser, charset), returns)
+
+
+def parse_sort(parser: Parser) -> Sort:
+    parser.space()
+    returns = _returns(parser)
+    criteria = parser.items(lambda: _criterion(parser))
+    if len(criteria) > MAX_CRITERIA:
+        raise ProtocolViolation("Too many sort criteria")
+    parser.space()
+    keys = _keys(parser, _charset(parser))
+    return Sort(tuple(criteria), Program(keys, returns))
+
+
+def _criterion(parser: Parser) -> Criterion:
+    name = parser.keyword()
+    descending = name == b"REVERSE"
+    if descending:
+        parser.space()
+        name = parser.keyword()
+    if name not in _COLUMNS:
+        raise ProtocolViolation("Unknown sort criterion")
+    return Criterion(_COLUMNS[name], descending)
+
+
+def parse_thread(parser: Parser) -> Thread:
+    parser.space()
+    algorithm = parser.keyword()
+    parser.space()
+    return Thread(algorithm, Program(_keys(parser, _charset(parser))))
 
 
 def _returns(parser: Parser) -> Return | None:

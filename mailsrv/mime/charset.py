@@ -95,3 +95,18 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFKD", text.casefold())
+
+
+def casemap(text: str) -> str:
+    """Return what the collation i;unicode-casemap compares (RFC 5051 section 2).
+
+    Its code points stand in the order of their octets in UTF-8.
+    """
+    if text.isascii():
+        return text.upper()
+    return unicodedata.normalize("NFKD", "".join(map(_title, text)))
+
+
+def _title(character: str) -> str:
+    title = character.title()
+    return title if len(title) == 1 else character  # as in UnicodeData.txt

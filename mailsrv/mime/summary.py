@@ -8,6 +8,7 @@ from mailsrv.mime.message_id import thread_root
 from mailsrv.mime.nstring import string
 from mailsrv.mime.preview import preview
 from mailsrv.mime.served import Content, LineCounter
+from mailsrv.mime.sort_keys import SortKeys, sort_keys
 from mailsrv.mime.structure import dump, parse
 
 
@@ -25,6 +26,7 @@ class Summary:
     sent: SentDate | None
     preview: bytes
     thread_root: bytes | None  # message id, without brackets
+    sort_keys: SortKeys
 
 
 def summary(content: Content) -> Summary:
@@ -43,4 +45,5 @@ def summary(content: Content) -> Summary:
         sent=sent_date(root.fields.get(b"date", b"")),
         preview=string(preview(root, content).encode("utf-8", "replace")),
         thread_root=thread_root(root.fields),
+        sort_keys=sort_keys(root.fields),
     )

@@ -8,7 +8,7 @@ changed: call again in `retry_s`.
 
 import sqlite3
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from json import dumps
@@ -37,6 +37,7 @@ from mailsrv.store.names import INBOX
 from mailsrv.store.pop3_uidl import Uidl
 from mailsrv.store.reading import Located, MessageFile
 from mailsrv.store.scanning import Folder
+from mailsrv.store.sorting import ThreadRow, sorted_uids, thread_rows
 from mailsrv.store.subscriptions import Subscriptions
 from mailsrv.store.sync import sync
 from mailsrv.store.values import (
@@ -45,6 +46,7 @@ from mailsrv.store.values import (
     UID,
     Changes,
     Copied,
+    Criterion,
     Delivered,
     MailboxInfo,
     MailboxState,
@@ -57,6 +59,9 @@ from mailsrv.store.values import (
     Row,
     Stored,
 )
+
+_ROWS = 2000  # of the index, read in one step
+_FILLED = 20  # messages read and made ready in one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,6 +399,57 @@ class AccountStore:
             if not box.history_floor <= mod_seq <= box.mod_seq:
                 return None
             return expunged_since(connection, box, mod_seq)
+
+    def sorted_uids(
+        self, name: str, uids: Sequence[int], criteria: Sequence[Criterion]
+    ) -> Generator[None, None, list[UID]]:
+        """Return `uids` in order, ties by UID; what is gone is left out.
+
+        A generator of short steps, but for the last one: 0.1 s for 100,000
+        messages, in which other threads run.
+        """
+        for again in (False, True):
+            if again:
+                yield from self._made_ready(name, uids)
+            with self._read(name) as (connection, box):
+                found = sorted_uids(connection, box.id, uids, criteria)
+            if len(found) == len(uids):
+                break
+        return found
+
+    def thread_rows(
+        self, name: str, uids: Sequence[int]
+    ) -> Generator[None, None, list[ThreadRow]]:
+        """Return what threads are made of, by UID; in short steps."""
+        rows: list[ThreadRow] = []
+        for start in range(0, len(uids), _ROWS):
+            some = uids[start : start + _ROWS]
+            for again in (False, True):
+                if again:
+                    yield from self._made_ready(name, some)
+                with self._read(name) as (connection, box):
+                    found = thread_rows(connection, box.id, some)
+                if len(found) == len(some):
+                    break
+            rows += found
+            yield
+        return rows
+
+    def _made_ready(
+        self, name: str, uids: Sequence[int]
+    ) -> Generator[None, None, None]:
+        """Compute what ready bytes are missing, in short steps."""
+        directory = names.directory(self._root, name)
+        for start in range(0, len(uids), _ROWS):
+            with self._read(name) as (connection, box):
+                some = uids[start : start + _ROWS]
+                missing = content.unfilled(connection, box.id, some)
+            yield
+            for first in range(0, len(missing), _FILLED):
+                with self._connections.use(self._index, "write") as connection:
+                    few = missing[first : first + _FILLED]
+                    content.fill(connection, directory, few)
+                yield
 
     def header_fields(
         self, name: str, uids: Sequence[int], key: bytes

@@ -7,7 +7,7 @@ and any thread may fill what is missing.
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from json import dumps
 from pathlib import Path
 
@@ -148,11 +148,10 @@ def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
     """Write ready bytes, in the caller's transaction."""
     found = filled.summary
     connection.execute(
-        "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             content,
             found.size_octets,
-            found.sent.at_utc if found.sent else None,
             found.sent.day if found.sent else None,
             found.envelope,
             found.body,
@@ -161,6 +160,14 @@ def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
             found.checkpoints,
             found.preview,
             found.thread_root,
+        ),
+    )
+    connection.execute(
+        "INSERT OR IGNORE INTO sort_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            content,
+            found.sent.at_utc if found.sent else None,
+            *astuple(found.sort_keys),
         ),
     )
     if filled.fields:

@@ -350,6 +350,7 @@ def drop_contents(connection: sqlite3.Connection, contents: Sequence[int]) -> No
         ).fetchone()
         if shared is None:
             connection.execute("DELETE FROM content WHERE id = ?", (content,))
+            connection.execute("DELETE FROM sort_key WHERE content = ?", (content,))
             connection.execute(
                 "DELETE FROM header_fields WHERE content = ?", (content,)
             )

@@ -29,7 +29,6 @@ COLUMNS = {
     "email_id": _EMAIL_ID,
     "thread_root": f"coalesce(c.thread_root, {_EMAIL_ID})",
     "preview": "c.preview",
-    "sent_at": "c.sent_at",
     "sent_day": "c.sent_day",
     "envelope": "c.envelope",
     "body": "c.body",

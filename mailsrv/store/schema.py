@@ -5,7 +5,7 @@ is here is a copy of those, and what is dear to compute. So a file of another
 version is thrown away, not migrated.
 """
 
-VERSION = 3  # in PRAGMA user_version; another value: the file is made anew
+VERSION = 4  # in PRAGMA user_version; another value: the file is made anew
 
 PAGE_CACHE_KIB = 256  # for each connection
 WAL_PAGES = 1000  # between two checkpoints: 4 MB
@@ -26,6 +26,9 @@ WAL_PAGES = 1000  # between two checkpoints: 4 MB
 # needs, so that opening reads a fifth of what the rows take.
 #
 # `expunged`: tombstones; content is NULL once every session was told.
+#
+# `sort_key`: what SORT and THREAD compare, beside `content` so that a whole mailbox
+# of it is read quickly. A row of the one has a row of the other.
 #
 # `header_key`: the sets of header fields that clients ask for, most of all one for
 # each kind of client. `header_fields`: those fields of a message, ready for the wire.
@@ -94,7 +97,6 @@ CREATE INDEX expunged_content ON expunged (mailbox) WHERE content NOT NULL;
 CREATE TABLE content (
     id INTEGER PRIMARY KEY,
     size_octets INTEGER NOT NULL,
-    sent_at INTEGER,
     sent_day INTEGER,
     envelope BLOB NOT NULL,
     body BLOB NOT NULL,
@@ -103,6 +105,19 @@ CREATE TABLE content (
     checkpoints BLOB NOT NULL,
     preview BLOB NOT NULL,
     thread_root BLOB
+);
+CREATE TABLE sort_key (
+    content INTEGER PRIMARY KEY,
+    sent_at INTEGER,
+    subject BLOB NOT NULL,
+    is_reply INTEGER NOT NULL,
+    from_mailbox BLOB NOT NULL,
+    to_mailbox BLOB NOT NULL,
+    cc_mailbox BLOB NOT NULL,
+    from_name BLOB NOT NULL,
+    to_name BLOB NOT NULL,
+    message_id BLOB NOT NULL,
+    reference_ids BLOB NOT NULL
 );
 CREATE TABLE next_content (id INTEGER NOT NULL);
 INSERT INTO next_content VALUES (1);

@@ -166,6 +166,14 @@ class Row:
     columns: Mapping[str, Any]  # bytes, int or None, as the column is
 
 
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One of those that messages are sorted by: a name of `sorting.ORDERS`."""
+
+    column: str
+    descending: bool = False
+
+
 class StoreError(Exception):
     """What the store refuses or cannot do; texts are fit for a client."""
 

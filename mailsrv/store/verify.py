@@ -159,7 +159,8 @@ class Verifier:
             with transaction(connection):
                 drop_box(connection, self._folder(connection, name).known_box())
         with transaction(connection):
-            connection.execute(_DROP_ORPHANS)
+            for statement in _DROP_ORPHANS:
+                connection.execute(statement)
 
     def _mend_mailbox(self, folder: Folder) -> None:
         maildir.create(folder.directory)
@@ -178,7 +179,10 @@ class Verifier:
 
 _USED = "SELECT content FROM message UNION SELECT content FROM expunged"
 _ORPHANS = f"SELECT count(*) FROM content WHERE id NOT IN ({_USED})"  # noqa: S608
-_DROP_ORPHANS = f"DELETE FROM content WHERE id NOT IN ({_USED})"  # noqa: S608
+_DROP_ORPHANS = (
+    f"DELETE FROM content WHERE id NOT IN ({_USED})",  # noqa: S608
+    f"DELETE FROM sort_key WHERE content NOT IN ({_USED})",  # noqa: S608
+)
 
 
 def _check_uidlist(
@@ -317,6 +321,7 @@ def _mend_sizes(folder: Folder, box: Box) -> None:
             )
             for statement in (
                 "DELETE FROM content WHERE id = ?",
+                "DELETE FROM sort_key WHERE content = ?",
                 "DELETE FROM header_fields WHERE content = ?",
             ):
                 folder.connection.execute(statement, (content,))

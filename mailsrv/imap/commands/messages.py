@@ -7,13 +7,12 @@ Also RFC 3691 (UNSELECT), 4315 (UIDPLUS) and 6851 (MOVE), and for APPEND RFC 350
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from twisted.logger import Logger
 
 from mailsrv.imap import format
-from mailsrv.imap.commands.rule import LOGGED_IN, Rule, no_arguments
+from mailsrv.imap.commands.rule import LOGGED_IN, Rule, both, no_arguments
 from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.grammar import SequenceSet
 from mailsrv.imap.parser import Parser
@@ -336,15 +335,6 @@ def _texts(flags: Sequence[bytes]) -> tuple[str, ...]:
     return tuple(flag.decode("ascii") for flag in flags)
 
 
-def _both(name: bytes, parse: Any, run: Any, **about: Any) -> dict[bytes, Rule[Any]]:
-    """Return the rules of a command by sequence number and by UID."""
-    by_uid = {name: False, b"UID " + name: True}
-    return {
-        key: Rule(State.SELECTED, parse, partial(run, by_uid=uid), **about)
-        for key, uid in by_uid.items()
-    }
-
-
 # Any: each rule has arguments of its own type.
 RULES: dict[bytes, Rule[Any]] = {
     b"APPEND": Rule(LOGGED_IN, parse_append, append),
@@ -355,7 +345,7 @@ RULES: dict[bytes, Rule[Any]] = {
     b"UID EXPUNGE": Rule(
         State.SELECTED, parse_uid_expunge, uid_expunge, extension=b"UIDPLUS"
     ),
-    **_both(b"STORE", parse_store, store, holds_expunge=True),
-    **_both(b"COPY", parse_transfer, copy),
-    **_both(b"MOVE", parse_transfer, move, extension=b"MOVE"),
+    **both(b"STORE", parse_store, store, holds_expunge=True),
+    **both(b"COPY", parse_transfer, copy),
+    **both(b"MOVE", parse_transfer, move, extension=b"MOVE"),
 }

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session, State
@@ -30,6 +31,15 @@ class Rule(Generic[T]):
     holds_expunge: bool = False
     secret: bool = False  # its arguments are not for the log
     extension: bytes = b""  # where that is not offered there is no such command
+
+
+def both(name: bytes, parse: Any, run: Any, **about: Any) -> dict[bytes, Rule[Any]]:
+    """Return the rules of a command by sequence number and by UID."""
+    by_uid = {name: False, b"UID " + name: True}
+    return {
+        key: Rule(State.SELECTED, parse, partial(run, by_uid=uid), **about)
+        for key, uid in by_uid.items()
+    }
 
 
 def no_arguments(arguments: Parser) -> None:

@@ -1,15 +1,15 @@
 """SEARCH and UID SEARCH (RFC 3501 section 6.4.4; RFC 4731, RFC 5182, RFC 7162)."""
 
 from collections.abc import Generator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mailsrv.imap import format
-from mailsrv.imap.commands.rule import Rule
+from mailsrv.imap.commands.rule import both
+from mailsrv.imap.errors import ProtocolViolation
 from mailsrv.imap.search_arguments import Program, Return, parse_search
 from mailsrv.imap.search_keys import Key
 from mailsrv.imap.searching import Message, Scope, Searcher
-from mailsrv.imap.session import Session, State
+from mailsrv.imap.session import Session
 from mailsrv.mailboxes.flags import flag_mask
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.store.values import UID
@@ -32,7 +32,9 @@ class Match(NamedTuple):  # perhaps one for every message: cheaper than a datacl
 
 async def search(session: Session, program: Program, *, by_uid: bool) -> bytes:
     """Answer with the numbers of the messages that match, ascending."""
+    check_offered(session, program, b"ESEARCH")
     found = await matching(session, program)
+    save(session, program, found)
     returns = program.returns
     if returns is None and b"IMAP4REV2" in session.enabled:
         returns = Return.ALL  # RFC 9051 section 6.4.4
@@ -46,8 +48,19 @@ async def search(session: Session, program: Program, *, by_uid: bool) -> bytes:
 # Finding
 
 
+def check_offered(session: Session, program: Program, extension: bytes) -> None:
+    """Refuse what is switched off: RETURN is of `extension`."""
+    if program.returns is not None and not session.offers(extension):
+        raise ProtocolViolation("Unknown search key")
+    if program.saves and not session.offers(b"SEARCHRES"):
+        raise ProtocolViolation("Unknown result option")
+
+
 async def matching(session: Session, program: Program) -> list[Match]:
-    """Return the messages that match, ascending; save them if asked to."""
+    """Return the messages that match, ascending.
+
+    If `program` saves, nothing is saved then: `save` what comes of it.
+    """
     mailbox = session.mailbox
     saved = mailbox.saved
     if program.saves:
@@ -68,10 +81,15 @@ async def matching(session: Session, program: Program) -> list[Match]:
     found: list[Match] = []
     for start in range(0, len(uids), CHUNK):
         found += await _matching(mailbox, key, scope, uids[start : start + CHUNK])
+    return found
+
+
+def save(session: Session, program: Program, found: Sequence[Match]) -> None:
+    """Keep the result for "$", if that is asked for (RFC 5182 section 2.4)."""
     if program.saves:
         to_save = _returned(program.returns, found)
-        mailbox.saved = tuple(format.spans(match.uid for match in to_save))
-    return found
+        spans = format.spans(match.uid for match in to_save)
+        session.mailbox.saved = tuple(spans)
 
 
 async def _matching(
@@ -162,17 +180,4 @@ def _number(match: Match, *, by_uid: bool) -> int:
     return match.uid if by_uid else match.seq
 
 
-RULES: dict[bytes, Rule[Any]] = {
-    b"SEARCH": Rule(
-        State.SELECTED,
-        parse_search,
-        partial(search, by_uid=False),
-        holds_expunge=True,
-    ),
-    b"UID SEARCH": Rule(
-        State.SELECTED,
-        parse_search,
-        partial(search, by_uid=True),
-        holds_expunge=True,
-    ),
-}
+RULES = both(b"SEARCH", parse_search, search, holds_expunge=True)

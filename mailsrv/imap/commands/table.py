@@ -9,6 +9,7 @@ from mailsrv.imap.commands import (
     search,
     select,
     session,
+    sort,
 )
 from mailsrv.imap.commands.rule import Rule
 
@@ -20,4 +21,5 @@ RULES: dict[bytes, Rule[Any]] = {
     **messages.RULES,
     **fetch.RULES,
     **search.RULES,
+    **sort.RULES,
 }
