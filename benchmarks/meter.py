@@ -63,23 +63,26 @@ class Meter:
     seconds: float = 0.0
     server_cpu_s: float = 0.0
     other_cores: float = 0.0
-    _begin: tuple[float, float, float, float] = field(default=(0, 0, 0, 0))
+    _begin: tuple[float, float, float] = field(default=(0, 0, 0))
+    _begin_s: float = 0.0
 
     def __enter__(self) -> "Meter":
-        self._begin = self._now()
+        self._begin = self._used()
+        self._begin_s = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        wall, server, own, busy = (
+        self.seconds = time.perf_counter() - self._begin_s
+        server, own, busy = (
             after - before
-            for before, after in zip(self._begin, self._now(), strict=True)
+            for before, after in zip(self._begin, self._used(), strict=True)
         )
-        self.seconds, self.server_cpu_s = wall, server
-        self.other_cores = max(0.0, busy - server - own) / max(wall, 0.02)
+        self.server_cpu_s = server
+        others_s = max(0.0, busy - server - own)
+        self.other_cores = others_s / max(self.seconds, 0.02)
 
-    def _now(self) -> tuple[float, float, float, float]:
+    def _used(self) -> tuple[float, float, float]:
         return (
-            time.perf_counter(),
             sum(tree(self.roots).values()),
             sum(os.times()[:4]),
             _machine_busy_s(),

@@ -1,5 +1,8 @@
 """Measure mailsrv beside Postfix and Dovecot in one run: ``make bench``.
 
+Parts: smtp, large (SMTP with 1 MiB), idle; imap and pop3 read mailboxes of 10,000
+messages, delivered by the server or found as another program left them.
+
 Each round runs every work on every server, in turning order; the tables show the
 median with the lowest and highest. Figures of one run compare; others do not.
 """
@@ -14,15 +17,27 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks import idle_load
+from benchmarks import idle_load, imap_load, pop3_load
+from benchmarks.boxes import deliver, found
 from benchmarks.corpus import large_mail, real_mail
 from benchmarks.meter import Meter
-from benchmarks.servers import HOST, SMTP_USERS, STARTERS, Target
+from benchmarks.servers import BOX_USERS, HOST, SMTP_USERS, STARTERS, Target
 from benchmarks.smtp_load import BENCH_ID, Load
 
 PORT = 21500
+_SENDING = ("mailsrv", "postfix-virtual", "postfix-lmtp")
+_READING = ("mailsrv", "dovecot")
+PARTS = {  # with the servers that are measured in each
+    "smtp": _SENDING,
+    "large": _SENDING,
+    "idle": _SENDING,
+    "imap": _READING,
+    "pop3": _READING,
+}
 Row = dict[str, float | str]
 
 
@@ -124,7 +139,35 @@ def idle(target: Target, sessions: int) -> Row:
     }
 
 
-def works(target: Target, corpus: list[bytes], parts: list[str]) -> list[Row]:
+def reading(target: Target, messages: list[bytes], parts: list[str]) -> Iterator[Row]:
+    """Read mailboxes that were delivered, then others that were found."""
+    count = len(messages)
+    one, two, three, four, five, six, small = BOX_USERS
+    with_imap, with_pop3 = "imap" in parts, "pop3" in parts
+    deliver(target, [one, two] * with_imap + [three] * with_pop3, messages)
+    name = f"of {count} delivered messages"
+    if with_imap:
+        figures = imap_load.run(target, one, two, messages, writes=True)
+        yield {"server": target.name, "work": f"IMAP {name}", **figures}
+    if with_pop3:
+        found(target, small, messages[:50])
+        figures = pop3_load.run(target, three, small, count)
+        yield {"server": target.name, "work": f"POP3 {name}", **figures}
+    name = f"of a Maildir with {count} messages"
+    if with_imap:
+        for user in (four, five):
+            found(target, user, messages)
+        figures = imap_load.run(target, four, five, messages, writes=False)
+        yield {"server": target.name, "work": f"IMAP {name}", **figures}
+    if with_pop3:
+        found(target, six, messages)
+        figures = pop3_load.run(target, six, small, count)
+        yield {"server": target.name, "work": f"POP3 {name}", **figures}
+
+
+def works(
+    target: Target, corpus: list[bytes], parts: list[str], count: int
+) -> list[Row]:
     rows: list[Row] = []
     if "smtp" in parts:
         for connections, per_session in ((1, 50), (10, 1), (10, 50)):
@@ -146,6 +189,8 @@ def works(target: Target, corpus: list[bytes], parts: list[str]) -> list[Row]:
         )
     if "idle" in parts:
         rows.append(idle(target, 500))
+    if "imap" in parts or "pop3" in parts:
+        rows += reading(target, list(islice(cycle(corpus), count)), parts)
     return rows
 
 
@@ -189,8 +234,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--parts", default="smtp,large,idle")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--servers", default=",".join(STARTERS))
+    parser.add_argument("--count", type=int, default=10_000, help="messages to read")
     options = parser.parse_args()
     scratch: Path = options.scratch.absolute()
     corpus = real_mail(scratch / "corpus")
@@ -201,9 +247,12 @@ def main() -> int:
     shutil.rmtree(scratch / "rounds", ignore_errors=True)
     for number in range(options.rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
+            parts = [p for p in options.parts.split(",") if name in PARTS[p]]
+            if not parts:
+                continue
             target = STARTERS[name](scratch / "rounds" / f"{number}-{name}", PORT)
             try:
-                for row in works(target, corpus, options.parts.split(",")):
+                for row in works(target, corpus, parts, options.count):
                     rows.append(row)
                     print(json.dumps(row), flush=True)
             finally:

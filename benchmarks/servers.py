@@ -25,7 +25,8 @@ from mailsrv.settings import LoginSettings
 HOST, DOMAIN = "127.0.0.1", "bench.test"
 SMTP_USERS = [f"u{number}" for number in range(8)]
 IDLE_USERS = [f"idle{number}" for number in range(50)]
-USERS = SMTP_USERS + IDLE_USERS
+BOX_USERS = [f"box{number}" for number in range(7)]
+USERS = SMTP_USERS + IDLE_USERS + BOX_USERS
 CHEAP = LoginSettings(argon2_memory_kib=64, argon2_passes=1, argon2_lanes=1)
 POSTFIX_FOLDERS = (
     "incoming active deferred bounce defer flush trace hold corrupt saved private"
@@ -40,9 +41,11 @@ class Target:
     name: str
     smtp_port: int
     imap_port: int
+    pop3_port: int
     maildir: str  # with {user}
     passwords: dict[str, str]
     pids: list[int] = field(default_factory=list)
+    hello: bytes = b"EHLO"  # LHLO: at `smtp_port` LMTP is spoken
 
     def address(self, user: str) -> str:
         return f"{user}@{DOMAIN}"
@@ -72,9 +75,9 @@ def mailsrv(folder: Path, port: int) -> Target:
     command += ["--nodaemon", "--pidfile=", "mailsrv", f"--config={config}"]
     pid = _spawn(command, folder / "mailsrv.log")
     maildir = made.maildir.format(account=f"{{user}}@{DOMAIN}")
-    smtp, imap = made.ports["smtp"], made.ports["imap"]
-    _wait(smtp, imap)
-    return Target("mailsrv", smtp, imap, maildir, passwords, [pid])
+    smtp, imap, pop3 = (made.ports[each] for each in ("smtp", "imap", "pop3"))
+    _wait(smtp, imap, pop3)
+    return Target("mailsrv", smtp, imap, pop3, maildir, passwords, [pid])
 
 
 def postfix_virtual(folder: Path, port: int) -> Target:
@@ -88,21 +91,39 @@ def postfix_lmtp(folder: Path, port: int) -> Target:
     return _postfix(folder, port, "postfix-lmtp", f"lmtp:unix:{socket_path}")
 
 
+def dovecot(folder: Path, port: int) -> Target:
+    """Start Dovecot alone; mail comes by LMTP."""
+    mail, owner = _mail_folder(folder)
+    pids = [_dovecot(folder / "dovecot", mail, owner, port + 1)]
+    passwords = {user: "secret" for user in USERS}
+    maildir = f"{mail}/{{user}}"
+    return Target(
+        "dovecot", port + 3, port + 1, port + 2, maildir, passwords, pids, b"LHLO"
+    )
+
+
 STARTERS: dict[str, Starter] = {
     "mailsrv": mailsrv,
     "postfix-virtual": postfix_virtual,
     "postfix-lmtp": postfix_lmtp,
+    "dovecot": dovecot,
 }
 
 
-def _postfix(folder: Path, port: int, name: str, transport: str) -> Target:
+def _mail_folder(folder: Path) -> tuple[Path, pwd.struct_passwd]:
+    """Make the folder of Maildirs; return it and whose it is."""
     owner = pwd.getpwnam("mail")
-    post = pwd.getpwnam("postfix")
     mail = folder / "mail"
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     mail.mkdir(exist_ok=True)
     os.chown(mail, owner.pw_uid, owner.pw_gid)
+    return mail, owner
+
+
+def _postfix(folder: Path, port: int, name: str, transport: str) -> Target:
+    mail, owner = _mail_folder(folder)
+    post = pwd.getpwnam("postfix")
     pids = [_dovecot(folder / "dovecot", mail, owner, port + 1)]
     home = folder / "postfix"
     for each in ("etc", "data", *(f"queue/{name}" for name in POSTFIX_FOLDERS)):
@@ -134,11 +155,14 @@ def _postfix(folder: Path, port: int, name: str, transport: str) -> Target:
     pids.append(_spawn(master, folder / "postfix.out"))
     _wait(port)
     passwords = {user: "secret" for user in USERS}
-    return Target(name, port, port + 1, f"{mail}/{{user}}", passwords, pids)
+    return Target(name, port, port + 1, port + 2, f"{mail}/{{user}}", passwords, pids)
 
 
 def _dovecot(folder: Path, mail: Path, owner: pwd.struct_passwd, port: int) -> int:
-    """Start Dovecot with a certificate as quickstart makes it."""
+    """Start Dovecot with a certificate as quickstart makes it.
+
+    IMAP on `port`, POP3 and LMTP on the next two.
+    """
     for each in ("state", "home"):
         (folder / each).mkdir(parents=True, exist_ok=True)
     os.chown(folder / "home", owner.pw_uid, owner.pw_gid)
@@ -152,6 +176,8 @@ def _dovecot(folder: Path, mail: Path, owner: pwd.struct_passwd, port: int) -> i
         "MAIL": str(mail),
         "HOST": HOST,
         "PORT": str(port),
+        "POP": str(port + 1),
+        "LMTP": str(port + 2),
         "UID": str(owner.pw_uid),
         "GID": str(owner.pw_gid),
     }
@@ -159,7 +185,7 @@ def _dovecot(folder: Path, mail: Path, owner: pwd.struct_passwd, port: int) -> i
     (folder / "dovecot.conf").write_text(text)
     command = ["dovecot", "-F", "-c", str(folder / "dovecot.conf")]
     pid = _spawn(command, folder / "dovecot.out")
-    _wait(port)
+    _wait(port, port + 1, port + 2)
     return pid
 
 

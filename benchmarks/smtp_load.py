@@ -41,7 +41,7 @@ class _Connection:
     def _session(self) -> Iterator[None]:
         """Each yield waits for one reply, which stands in `self.reply` after it."""
         yield
-        self.send(b"EHLO load.bench.test\r\n")
+        self.send(self.load.hello + b" load.bench.test\r\n")
         yield
         for _ in range(self.load.per_session):
             number = self.load.take()
@@ -110,8 +110,10 @@ class Load:
         count: int,
         connections: int,
         per_session: int,
+        hello: bytes = b"EHLO",
     ) -> None:
         self.address = address
+        self.hello = hello
         self.per_session = per_session
         self.result = Result()
         self.selector = selectors.DefaultSelector()
