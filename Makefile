@@ -32,7 +32,7 @@ lint: $(VENV)/.installed
 check: $(VENV)/.installed
 	$(TRIAL) --temp-directory=_trial_check \
 	  tests.test_layers tests.test_threads tests.test_settings_file tests.test_logs \
-	  tests.test_connections tests.test_listeners \
+	  tests.test_connections tests.test_outlet tests.test_listeners \
 	  tests.test_proxy_protocol tests.test_etc \
 	  tests.smtp tests.imap tests.pop3 tests.mime tests.store tests.mailboxes \
 	  tests.routing tests.accounts tests.tls tests.cli tests.doors tests.plugins

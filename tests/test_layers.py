@@ -23,6 +23,7 @@ RANK = {
     "checks": 4,
     "connections": 4,
     "mailboxes": 4,
+    "outlet": 4,
     "routing": 4,
     "smtp": 5,
     "imap": 5,

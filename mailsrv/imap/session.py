@@ -45,6 +45,7 @@ from mailsrv.mailboxes.sequence import (
     Recent,
 )
 from mailsrv.mailboxes.store import MailStore
+from mailsrv.outlet import Outlet
 from mailsrv.settings import ImapSettings, TlsSettings
 from mailsrv.tls.contexts import TlsContexts
 
@@ -110,6 +111,7 @@ class Session:
         "message",
         "octets_in",
         "octets_out",
+        "outlet",
         "peer",
         "selected",
         "services",
@@ -125,6 +127,7 @@ class Session:
         self, *, transport: Any, services: Services, peer: str, session_id: str
     ) -> None:
         self.transport = transport
+        self.outlet = Outlet(transport)
         self.services = services
         self.settings = services.settings
         self.peer = peer
@@ -349,10 +352,10 @@ class Session:
         """Hand octets to the transport; `more` follows of the same answer."""
         self.octets_out += len(data)
         if self._deflater is None:
-            self.transport.write(data)
+            self.outlet.write(data)
             return
         if octets := self._deflater.deflate(data):
-            self.transport.write(octets)
+            self.outlet.write(octets)
         # Whoever wrote: the client can read it all before the reactor waits again.
         if self._flushing is None and not more:
             self._flushing = self.services.reactor.callLater(0, self._flush)
@@ -363,7 +366,7 @@ class Session:
             self._flushing.cancel()
         self._flushing = None
         if self._deflater is not None and (octets := self._deflater.flush()):
-            self.transport.write(octets)
+            self.outlet.write(octets)
 
     @property
     def compressed(self) -> bool:
@@ -393,6 +396,7 @@ class Session:
 
     def resume(self) -> None:
         """The transport's buffer is empty."""
+        self.outlet.drained()
         if self._writable is not None:
             writable, self._writable = self._writable, None
             writable.callback(None)

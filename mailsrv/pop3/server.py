@@ -25,6 +25,7 @@ from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.interfaces import IListenerService
 from mailsrv.mailboxes.store import MailStore
+from mailsrv.outlet import Outlet
 from mailsrv.pop3.engine import MAX_BUFFERED, Event, Pop3Engine
 from mailsrv.pop3.session import Disconnected, Session
 from mailsrv.settings import Pop3Settings, TlsSettings
@@ -49,13 +50,14 @@ class Pop3Protocol(Protocol):
         self._wire: Any = None
         self._more: Deferred[None] | None = None  # waits for octets of the client
         self._writable: Deferred[None] | None = None  # while the client reads slowly
-        self._timer: IDelayedCall | None = None
+        self._timer: IDelayedCall | None = None  # runs also while we work
         self._is_lost = self._is_closing = self._is_reading_paused = False
 
     # From Twisted
 
     def connectionMade(self) -> None:
         self._wire = self.transport
+        self._outlet = Outlet(self._wire)
         if not self._factory.connections.acquire(self._peer):
             self.write(b"-ERR [SYS/TEMP] Too many connections, try again later\r\n")
             self._wire.loseConnection()
@@ -88,6 +90,7 @@ class Pop3Protocol(Protocol):
             self._writable = Deferred()
 
     def resumeProducing(self) -> None:
+        self._outlet.drained()
         writable, self._writable = self._writable, None
         if writable is not None:
             writable.callback(None)
@@ -104,7 +107,7 @@ class Pop3Protocol(Protocol):
     def write(self, octets: bytes) -> None:
         """Send; replies are few and small, all else waits for `written`."""
         if not self._is_lost:
-            self._wire.write(octets)
+            self._outlet.write(octets)
 
     async def written(self) -> None:
         """Wait until the client has read most of it. Raises `Disconnected`."""
@@ -113,23 +116,23 @@ class Pop3Protocol(Protocol):
             self._writable.chainDeferred(waiting)
             self._start_timer()
             await waiting
-            self._stop_timer()
         if self._is_lost:
             raise Disconnected
 
     async def next_event(self) -> Event:
         """Wait for what the client sends. Raises `Disconnected`, also at the end."""
         await self.written()
+        is_timed = False
         while not (self._is_lost or self._is_closing):
             event = self.engine.next_event()
             if event is not None:
-                self._stop_timer()
                 return event
             if self._is_reading_paused:
                 self._is_reading_paused = False
                 self._wire.resumeProducing()
-            if self._timer is None:  # octets without an end of line give no more time
+            if not is_timed:  # octets without an end of line give no more time
                 self._start_timer()
+                is_timed = True
             self._more = Deferred()
             await self._more
         raise Disconnected
@@ -140,6 +143,7 @@ class Pop3Protocol(Protocol):
         self._wire.unregisterProducer()
         self._wire.startTLS(tls)
         self._wire = self.transport
+        self._outlet = Outlet(self._wire)
         self._wire.registerProducer(self, True)
 
     def end(self, ended_by: str) -> None:
@@ -171,13 +175,18 @@ class Pop3Protocol(Protocol):
 
     def _start_timer(self) -> None:
         """The client has the same time for each command and each stretch to read."""
-        self._timer = self._factory.reactor.callLater(
-            self._factory.settings.idle_timeout_s, self._timed_out
-        )
+        timeout_s = self._factory.settings.idle_timeout_s
+        if self._timer is None:
+            reactor = self._factory.reactor
+            self._timer = reactor.callLater(timeout_s, self._timed_out)
+        else:
+            self._timer.reset(timeout_s)
 
     def _timed_out(self) -> None:
-        # RFC 1939 section 3: closed without a word, and nothing is deleted.
         self._timer = None
+        if self._more is None and self._writable is None:
+            return  # it waits for us
+        # RFC 1939 section 3: closed without a word, and nothing is deleted.
         self.end("timeout")
         if self._writable is not None:
             self._wire.abortConnection()

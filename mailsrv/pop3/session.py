@@ -343,15 +343,16 @@ class Session:
         except MessageGone as error:
             raise Refused("The message is gone: another client deleted it") from error
         stuffer = Stuffer()
+        before = b"+OK %d octets\r\n" % message.size_octets
         with closing(message):
             offset, piece = 0, message.first
-            self._reply(f"+OK {message.size_octets} octets")
             while True:
                 offset += len(piece)
                 wanted = piece if top is None else top.feed(piece)
-                self._client.write(stuffer.feed(wanted))
+                octets, before = before + stuffer.feed(wanted), b""
                 if offset >= message.size_octets or (top is not None and top.done):
                     break
+                self._client.write(octets)
                 await self._client.written()
                 piece = await maildrop.read(go_on)
                 if not piece:
@@ -359,7 +360,7 @@ class Session:
                     # it has all, and delete it.
                     self._client.end("message file cut short")
                     raise Disconnected
-        self._client.write(stuffer.end())
+        self._client.write(octets + stuffer.end())
         return message.size_octets
 
     async def _quit(self, command: Command) -> None:

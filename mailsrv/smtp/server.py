@@ -32,6 +32,7 @@ from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.interfaces import IListenerService
+from mailsrv.outlet import Outlet
 from mailsrv.routing.router import Router
 from mailsrv.settings import SmtpSettings, TlsSettings
 from mailsrv.smtp.engine import TOO_MANY_ERRORS, Engine, Profile, Role, Wait
@@ -172,7 +173,6 @@ class SmtpServer(Protocol):
         self._lost = False
         self._working = False  # events are being answered
         self._blocked = False  # the peer does not take its replies
-        self._socket: socket.socket | None = None  # while nothing waits to be sent
         self._reading = True
         self._deadline_s = 0.0
         self._timer: IDelayedCall | None = None
@@ -192,20 +192,20 @@ class SmtpServer(Protocol):
             return
         self._counted = True
         self._factory.opened(self)
-        if not tls:
-            self._socket = _socket(self.transport)
+        self._outlet = Outlet(self.transport)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)  # replies are written in one piece
         self.transport.registerProducer(self, True)
         self._wait_s(self._factory.settings.command_timeout_s)
-        self._write(self._greeting(tls))
+        self._outlet.write(self._greeting(tls))
         if self._engine.closing:
             self._end()
 
     def _greeting(self, tls: bool) -> bytes:
         if self._factory.draining:
             return self._engine.send(_SHUTTING_DOWN)
-        if self._socket is not None and _has_talked(self._socket):
+        handle = self._outlet.socket
+        if handle is not None and _has_talked(handle):
             # Only machines that send mail to all the world do not listen first.
             if self._client.role == "submission":
                 log.info("talked before the greeting", **self._session.who())
@@ -247,6 +247,7 @@ class SmtpServer(Protocol):
 
     def resumeProducing(self) -> None:
         """Go on: the replies are on their way."""
+        self._outlet.drained()
         self._blocked = False
         if not self._working:
             self._work()
@@ -282,24 +283,8 @@ class SmtpServer(Protocol):
     def _say_goodbye(self, reply: Reply) -> None:
         if not self._engine.closing:
             self._engine.closing = True
-            self._write(reply.wire)
+            self._outlet.write(reply.wire)
             self._end()
-
-    def _write(self, wire: bytes) -> None:
-        """Send replies at once; what the socket does not take waits in the transport.
-
-        To leave all to the transport costs a turn of the reactor for each reply.
-        """
-        if self._socket is not None:
-            try:
-                sent = self._socket.send(wire)
-            except OSError:  # full; or broken, as the transport will find
-                sent = 0
-            if sent == len(wire):
-                return
-            wire = wire[sent:]
-            self._socket = None  # from now on all goes one way, in its order
-        self.transport.write(wire)
 
     def _end(self) -> None:
         """Close when all is written."""
@@ -396,10 +381,10 @@ class SmtpServer(Protocol):
                 self._session.log_refusal("session", TOO_MANY_ERRORS)
             if isinstance(event, StartTls) and reply is START_TLS and not self._lost:
                 # Nothing else waits: the engine saw to that.
-                self._write(b"".join(replies))
+                self._outlet.write(b"".join(replies))
                 replies.clear()
-                self._socket = None
                 self.transport.startTLS(self._factory.tls)
+                self._outlet = Outlet(self.transport)
                 self._wait_s(self._factory.settings.command_timeout_s)
         self._working = False
         if self._lost:
@@ -412,7 +397,7 @@ class SmtpServer(Protocol):
         """Write the replies, and set the deadline for what comes next."""
         settings = self._factory.settings
         if wire:
-            self._write(wire)
+            self._outlet.write(wire)
         if self._engine.closing:
             self._end()
             return
@@ -453,13 +438,6 @@ def _resumed(
 def _host(address: object) -> str:
     """Return the IP address of a peer; a UNIX socket's has none."""
     return address.host if isinstance(address, IPv4Address | IPv6Address) else ""
-
-
-def _socket(transport: object) -> socket.socket | None:
-    """Return the socket of a transport in clear, None if it has none."""
-    get_handle = getattr(transport, "getHandle", None)
-    handle = get_handle() if get_handle else None
-    return handle if isinstance(handle, socket.socket) else None
 
 
 def _has_talked(handle: socket.socket) -> bool:

@@ -124,7 +124,7 @@ class MessageFile:
             place, served = self._reached
         after_cr = place > 0 and os.pread(self._fd, 1, place - 1) == b"\r"
         pieces: list[bytes] = []
-        left = count
+        left = min(count, self.size_octets - offset)  # no call only to see the end
         while left > 0 and (raw := os.pread(self._fd, min(STEP, left + 1), place)):
             piece = to_crlf(raw, after_cr=after_cr)
             wanted = piece[max(0, offset - served) :][:left]

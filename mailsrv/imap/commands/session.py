@@ -27,6 +27,7 @@ from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.extensions import ALWAYS, ENABLES, WORDS
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session, State
+from mailsrv.outlet import Outlet
 
 log = Logger()
 
@@ -153,6 +154,7 @@ async def starttls(session: Session, _: None) -> bytes:
 
 def _start_tls(session: Session) -> None:
     session.transport.startTLS(session.services.tls)
+    session.outlet = Outlet(session.transport)
     session.engine = ImapEngine()
     session.client = ""
 
