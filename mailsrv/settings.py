@@ -114,6 +114,7 @@ ImapExtension = Literal[
     "UIDPLUS",
     "MULTIAPPEND",
     "APPENDLIMIT",
+    "BINARY",
     "MOVE",
     "QUOTA",
     "QUOTA=RES-STORAGE",

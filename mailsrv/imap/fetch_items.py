@@ -1,6 +1,6 @@
 """The arguments of FETCH: which items of which messages (RFC 3501 section 6.4.5).
 
-Also the modifiers of RFC 7162 section 3.1.4.1 and 3.2.6.
+Also the modifiers of RFC 7162 section 3.1.4.1 and 3.2.6, and the items of RFC 3516.
 """
 
 import re
@@ -61,7 +61,18 @@ class Section:
     peek: bool = False
 
 
-Item = Attribute | Section
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """``BINARY[part]<partial>`` or ``BINARY.SIZE[part]`` (RFC 3516 section 4.2)."""
+
+    label: bytes
+    numbers: tuple[int, ...] = ()
+    partial: tuple[int, int] | None = None
+    peek: bool = False
+    only_size: bool = False
+
+
+Item = Attribute | Section | Binary
 
 _FAST = (Attribute.FLAGS, Attribute.INTERNALDATE, Attribute.SIZE)
 _MACROS: dict[bytes, tuple[Item, ...]] = {
@@ -84,6 +95,7 @@ _EXTENSIONS: dict[Item, bytes] = {
     Attribute.EMAILID: b"OBJECTID",
     Attribute.THREADID: b"OBJECTID",
 }
+_BINARIES = (b"BINARY", b"BINARY.PEEK", b"BINARY.SIZE")
 _ATTRIBUTES = {attribute.value: attribute for attribute in Attribute}
 _TEXTS = {text.value: text for text in Text if text is not Text.ALL}
 
@@ -105,11 +117,18 @@ class Fetch:
     @property
     def extensions(self) -> set[bytes]:
         """The extensions without which there are no such items."""
-        return {_EXTENSIONS[item] for item in self.items if item in _EXTENSIONS}
+        found = {_EXTENSIONS[item] for item in self.items if item in _EXTENSIONS}
+        return found | {b"BINARY"} if self.binaries else found
+
+    @property
+    def binaries(self) -> tuple[Binary, ...]:
+        return tuple(item for item in self.items if isinstance(item, Binary))
 
     @property
     def sets_seen(self) -> bool:
-        return any(not section.peek for section in self.sections)
+        return any(not section.peek for section in self.sections) or any(
+            not binary.peek for binary in self.binaries
+        )
 
 
 def parse_fetch(parser: Parser) -> Fetch:
@@ -171,6 +190,9 @@ def _item(parser: Parser) -> Item:
     name = parser.take(_NAME, "a fetch item").group().upper()
     if name in (b"BODY", b"BODY.PEEK") and parser.skip(b"["):
         return _section(parser, peek=name == b"BODY.PEEK")
+    if name in _BINARIES:
+        parser.expect(b"[")
+        return _binary(parser, name)
     if name == b"PREVIEW" and parser.skip(b" ("):
         # RFC 8970 section 4: LAZY asks only for what is there. It is: previews are
         # made when a message comes in.
@@ -186,14 +208,8 @@ def _item(parser: Parser) -> Item:
 
 def _section(parser: Parser, *, peek: bool) -> Section:
     """Take what follows ``BODY[``."""
-    numbers: tuple[int, ...] = ()
-    label = b""
     text = Text.ALL
-    if parser.peek().isdigit():
-        label = parser.take(_PART_NUMBERS, "part numbers").group()
-        numbers = tuple(map(int, label.split(b".")))
-        if len(numbers) > MAX_PART_DEPTH:
-            raise ProtocolViolation("Too many part numbers")
+    label, numbers = _numbers(parser)
     if not numbers or parser.skip(b"."):
         text, label = _text(parser, label)
     names: list[bytes] = []
@@ -204,15 +220,44 @@ def _section(parser: Parser, *, peek: bool) -> Section:
         label += b" (%b)" % shown
     parser.expect(b"]")
     label = b"BODY[%b]" % label
-    partial = None
-    if parser.peek() == b"<":
-        first, count = map(int, parser.take(_PARTIAL, "<first.count>").groups())
-        # Looser than RFC 3501 section 9: a count of 0 gives nothing, no error.
-        partial = first, count
-        label += b"<%d>" % first
+    partial = _partial(parser)
+    if partial is not None:
+        label += b"<%d>" % partial[0]
     # What cannot be a field's name selects nothing.
     fields = frozenset(name.lower() for name in names if _FIELD_NAME.fullmatch(name))
     return Section(label, numbers, text, fields, partial, peek)
+
+
+def _binary(parser: Parser, name: bytes) -> Binary:
+    """Take what follows ``BINARY[``."""
+    label, numbers = _numbers(parser)
+    parser.expect(b"]")
+    label = b"%b[%b]" % (name.removesuffix(b".PEEK"), label)
+    if name == b"BINARY.SIZE":
+        return Binary(label, numbers, peek=True, only_size=True)
+    partial = _partial(parser)
+    if partial is not None:
+        label += b"<%d>" % partial[0]
+    return Binary(label, numbers, partial, name == b"BINARY.PEEK")
+
+
+def _numbers(parser: Parser) -> tuple[bytes, tuple[int, ...]]:
+    """Take part numbers, if there are any; return them as written and as numbers."""
+    if not parser.peek().isdigit():
+        return b"", ()
+    label = parser.take(_PART_NUMBERS, "part numbers").group()
+    numbers = tuple(map(int, label.split(b".")))
+    if len(numbers) > MAX_PART_DEPTH:
+        raise ProtocolViolation("Too many part numbers")
+    return label, numbers
+
+
+def _partial(parser: Parser) -> tuple[int, int] | None:
+    if parser.peek() != b"<":
+        return None
+    # Looser than RFC 3501 section 9: a count of 0 gives nothing, no error.
+    first, count = map(int, parser.take(_PARTIAL, "<first.count>").groups())
+    return first, count
 
 
 def _text(parser: Parser, numbers: bytes) -> tuple[Text, bytes]:

@@ -9,8 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mailsrv.imap import format
-from mailsrv.imap.fetch_items import Attribute, Fetch, Item, Section, Text
+from mailsrv.imap import binary, format
+from mailsrv.imap.fetch_items import Attribute, Binary, Fetch, Item, Section, Text
 from mailsrv.imap.object_ids import email_id, thread_id
 from mailsrv.mime.header import MAX_HEADER, select
 from mailsrv.mime.structure import Part, part_at
@@ -62,17 +62,19 @@ class Batch:
     fetch: Fetch
     messages: Sequence[Message]
     gone: list[UID] = field(default_factory=list)  # got no response: expunged
+    undecodable: bool = False  # some got no response: BINARY of an unknown encoding
+    ended: bool = False  # there is nothing after what `next_piece` has returned
     _pieces: Generator[bytes, None, None] | None = None
     _begun: bool = False
 
     def next_piece(self, store: "AccountStore") -> bytes:
-        """Return the next octets to send; fewer than `PIECE` are the last.
+        """Return the next octets to send, perhaps none; see `ended`.
 
         Raises `Shortened`, and before the first octets `LockHeld`. Call `close`
         whether or not the end was reached.
         """
         if self._pieces is None:
-            self._pieces = _joined(self._responses(store))
+            self._pieces = self._joined(self._responses(store))
         try:
             piece = next(self._pieces, b"")
         except LockHeld:
@@ -81,6 +83,8 @@ class Batch:
             self._pieces = None  # to be called again
             self.gone.clear()
             raise
+        except binary.Changed as error:
+            raise Shortened from error
         self._begun = True
         return piece
 
@@ -90,7 +94,10 @@ class Batch:
 
     def _responses(self, store: "AccountStore") -> Generator[bytes, None, None]:
         kept = self._kept(store)
-        reads_files = any(section not in kept for section in self.fetch.sections)
+        binaries = self.fetch.binaries
+        reads_files = bool(binaries) or any(
+            section not in kept for section in self.fetch.sections
+        )
         uids = [message.uid for message in self.messages]
         located = store.locate(self.mailbox, uids) if reads_files else {}
         needed: list[Container[int]] = [*kept.values()]
@@ -113,6 +120,12 @@ class Batch:
                 self.gone.append(message.uid)
                 continue
             with closing(opened) as file:
+                try:
+                    for item in binaries:
+                        binary.check(file, item)
+                except binary.UnknownEncoding:
+                    self.undecodable = True
+                    continue
                 yield from self._response(message, known, file)
 
     def _kept(self, store: "AccountStore") -> dict[Item, dict[int, bytes]]:
@@ -148,8 +161,28 @@ class Batch:
             elif file is not None and isinstance(item, Section):
                 yield b"%b%b " % (before, item.label)
                 yield from _read(file, item)
+            elif file is not None and isinstance(item, Binary):
+                yield b"%b%b " % (before, item.label)
+                yield from binary.read(file, item)
             before = b" "
         yield b")\r\n"
+
+    def _joined(self, pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+        """Join small pieces to at least `PIECE` octets, but for the last.
+
+        `binary.WORKED` counts as octets of which there was nothing to send.
+        """
+        waiting: list[bytes] = []
+        size = 0
+        for piece in pieces:
+            waiting.append(piece)
+            size += len(piece) or binary.STEP // 4
+            if size >= PIECE:
+                yield b"".join(waiting)
+                waiting.clear()
+                size = 0
+        self.ended = True
+        yield b"".join(waiting)
 
 
 def locate(section: Section, root: Part) -> tuple[int, int] | None:
@@ -215,18 +248,3 @@ def _literal(octets: bytes) -> bytes:
 def _without_nul(octets: bytes) -> bytes:
     """RFC 3501 section 4.3: no literal holds NUL; 0x80 stands for it."""
     return octets.replace(b"\0", b"\x80") if b"\0" in octets else octets
-
-
-def _joined(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
-    """Join small pieces to at least `PIECE` octets, but for the last."""
-    waiting: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= PIECE:
-            yield b"".join(waiting)
-            waiting.clear()
-            size = 0
-    if waiting:
-        yield b"".join(waiting)

@@ -85,9 +85,8 @@ class FetchingTests(SynchronousTestCase):
 
     def pieces(self, batch: Batch) -> list[bytes]:
         pieces = []
-        while len(piece := batch.next_piece(self.store)) >= PIECE:
-            pieces.append(piece)
-        pieces.append(piece)
+        while not batch.ended:
+            pieces.append(batch.next_piece(self.store))
         batch.close()
         return pieces
 

@@ -15,7 +15,7 @@ from mailsrv.imap.fetch_items import (
     parse_fetch,
     parse_uid_fetch,
 )
-from mailsrv.imap.fetching import BATCH, PIECE, Batch, Message, Shortened
+from mailsrv.imap.fetching import BATCH, Batch, Message, Shortened
 from mailsrv.imap.session import Disconnected, Session, State
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import OutOfRange
@@ -51,11 +51,15 @@ async def fetch(session: Session, request: Fetch) -> bytes:
     if _TEMPLATES.keys() >= set(request.items):
         await write_flags(session, request.items, uids)
         return b""
-    gone = 0
+    gone = undecodable = False
     for start in range(0, len(uids), BATCH):
-        gone += await _write_batch(session, request, uids[start : start + BATCH])
+        batch = await _write_batch(session, request, uids[start : start + BATCH])
+        gone = gone or bool(batch.gone)
+        undecodable = undecodable or batch.undecodable
     if gone:
         raise Refused("Some of the messages are gone", b"EXPUNGEISSUED")
+    if undecodable:
+        raise Refused("Some of the parts cannot be decoded", b"UNKNOWN-CTE")
     return b""
 
 
@@ -87,8 +91,8 @@ def _flags(mailbox: Selected, uid: int, mask: int) -> bytes:
     return b"(%b)" % names
 
 
-async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) -> int:
-    """Write some responses; return how many messages are gone."""
+async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) -> Batch:
+    """Write some responses; return the batch, which knows what got none."""
     mailbox = session.mailbox
     newly_seen = await _set_seen(session, request, uids)
     also: tuple[Attribute, ...] = (Attribute.FLAGS,)
@@ -106,18 +110,16 @@ async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) ->
     ]
     batch = Batch(mailbox.name, request, messages)
     try:
-        more = True
-        while more:
-            piece = await mailbox.read(batch.next_piece)
-            await session.write_some(piece)
-            more = len(piece) >= PIECE
+        while not batch.ended:
+            if piece := await mailbox.read(batch.next_piece):
+                await session.write_some(piece)
     except Shortened:
         log.failure("message cannot be read to its end", session=session.id)
         session.close("a message cannot be read to its end")
         raise Disconnected from None
     finally:
         batch.close()
-    return len(batch.gone)
+    return batch
 
 
 async def _set_seen(
