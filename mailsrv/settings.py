@@ -188,6 +188,9 @@ class LoginSettings:
 
     cache_s: float = key(300.0, "how long a verified password is remembered", least=0)
     max_delay_s: float = key(15.0, "longest wait put on a guesser", least=0, most=60)
+    scram: Literal["off", "auto", "on"] = key(
+        "auto", "offer SCRAM-SHA-256: never, once all accounts have its keys, always"
+    )
     argon2_memory_kib: int = key(65536, "memory of one password hash", least=8)
     argon2_passes: int = key(3, "passes over that memory")
     argon2_lanes: int = key(4, "lanes of a hash")

@@ -9,18 +9,36 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from mailsrv.accounts.addresses import InvalidAddress, fold, parse
+from mailsrv.accounts.addresses import fold
 from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.edits import set_password_hash
+from mailsrv.accounts.exchange import Exchange
 from mailsrv.accounts.guessers import Guessers, network
 from mailsrv.accounts.live import LiveDirectory
-from mailsrv.accounts.passwords import hash_password, needs_rehash, verify_password
+from mailsrv.accounts.passwords import (
+    hash_password,
+    needs_rehash,
+    new_keys,
+    verify_password,
+)
+from mailsrv.accounts.sasl import Login, Mechanism, Plain, Proof
+from mailsrv.accounts.scram import (
+    ChannelBinding,
+    Keys,
+    Scram,
+    feigned_keys,
+    read_keys,
+)
+from mailsrv.accounts.strangers import full_name, loggable, stand_in
 from mailsrv.accounts.turns import TooManyWaiting, Turns
 from mailsrv.settings import LoginSettings
 from mailsrv.threads import Threads
@@ -39,6 +57,15 @@ class BadCredentials(Exception):
 
 class LoginUnavailable(Exception):
     """No decision now, since too many log in at once: a temporary error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Where somebody logs in: `peer` is the client's address, the rest for the log."""
+
+    peer: str
+    session: str = "-"
+    service: str = "-"
 
 
 class Authenticator:
@@ -66,43 +93,128 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, float] = OrderedDict()
 
+    def mechanisms(self, *, can_bind: bool) -> tuple[str, ...]:
+        """The names of the SASL mechanisms to offer.
+
+        `can_bind` says whether the connection has channel bindings. PLAIN and LOGIN
+        come first, since devices look for them there; the others choose for themselves.
+        """
+        names = ["PLAIN", "LOGIN"]
+        if self._offers_scram():
+            names += ["SCRAM-SHA-256-PLUS"] if can_bind else []
+            names.append("SCRAM-SHA-256")
+        return tuple(names)
+
+    def _offers_scram(self) -> bool:
+        # The name comes after the choice of a mechanism: a client whose account lacks
+        # keys would fail with the right password, and often not try another way.
+        if self.settings.scram == "auto":
+            return self._live.current.all_have_scram_keys
+        return self.settings.scram == "on"
+
+    def exchange(
+        self, name: str, attempt: Attempt, binding: ChannelBinding | None
+    ) -> Exchange | None:
+        """Begin an exchange of a mechanism; None: it is not offered."""
+        if name not in self.mechanisms(can_bind=binding is not None):
+            return None
+        mechanism: Mechanism
+        match name:
+            case "PLAIN":
+                mechanism = Plain()
+            case "LOGIN":
+                mechanism = Login()
+            case _:
+                plus = name.endswith("-PLUS")
+                mechanism = Scram(plus=plus, binding=binding)
+        return Exchange(self, mechanism, attempt)
+
     async def login(
-        self,
-        login: str,
-        password: str,
-        peer: str,
-        *,
-        authzid: str = "",
-        session: str = "-",
-        service: str = "-",
+        self, login: str, password: str, attempt: Attempt, *, authzid: str = ""
     ) -> Account:
         """Return the account; raises `BadCredentials` or `LoginUnavailable`.
 
-        `peer` is the address of the client as text. May take seconds for guessers.
-        Any other exception means that no decision could be made: a temporary error.
+        May take seconds for guessers. Any other exception means that no decision could
+        be made: a temporary error.
         """
+        login = login[:MAX_NAME]
+        checked = self._by_password(login, password, attempt.peer)
+        return await self._logged(checked, login, authzid, attempt)
+
+    async def scram_keys(self, login: str) -> Keys:
+        """The keys of a log-in name; feigned ones if it has none, or is none."""
+        # Always, so that it takes as long for unknown names.
+        directory = await self._live.refresh()
+        account = directory.login(login[:MAX_NAME])
+        if account is None:
+            return feigned_keys(
+                directory.probe_key, full_name(directory, login[:MAX_NAME])
+            )
+        if account.scram_keys is None:
+            return feigned_keys(directory.probe_key, account.name)
+        return read_keys(account.scram_keys)
+
+    async def prove(self, proof: Proof, attempt: Attempt) -> Account:
+        """As `login`, for somebody who has shown that he knows the password."""
+        login = proof.login[:MAX_NAME]
+        checked = self._by_proof(login, proof, attempt.peer)
+        return await self._logged(checked, login, proof.authzid, attempt)
+
+    async def _logged(
+        self, checked: Awaitable[Account], login: str, authzid: str, attempt: Attempt
+    ) -> Account:
+        """Await the decision and write its line."""
+        about = {
+            "session": attempt.session,
+            "peer": attempt.peer,
+            "service": attempt.service,
+        }
         try:
-            account = await self._checked(login[:MAX_NAME], password, peer)
+            account = await checked
             if not _may_act_as(account, authzid, self._live.current):
                 raise BadCredentials
         except BadCredentials:
-            log.info(
-                "login failed",
-                session=session,
-                peer=peer,
-                user=_loggable(login[:MAX_NAME], self._live.current),
-                service=service,
-            )
+            log.info("login failed", user=loggable(self._live.current, login), **about)
             raise
-        log.info(
-            "login", session=session, peer=peer, user=account.name, service=service
-        )
+        log.info("login", user=account.name, **about)
         return account
 
-    async def _checked(self, login: str, password: str, peer: str) -> Account:
-        account = self._live.current.login(login)
-        if account is not None and self._is_remembered(account, password):
+    async def _by_password(self, login: str, password: str, peer: str) -> Account:
+        def remembered() -> Account | None:
+            account = self._live.current.login(login)
+            if account is not None and self._is_remembered(account, password):
+                return account
+            return None
+
+        if (account := remembered()) is not None:
             return account
+        async with self._turn_of(login, peer) as name:
+            if (account := remembered()) is not None:
+                return account  # by the login before this one
+            await self._wait(name, peer)
+            good = await self._verify(login, password, peer)
+            digest = self._digest(name, "", password)
+            return self._counted(name, peer, digest, good)
+
+    async def _by_proof(self, login: str, proof: Proof, peer: str) -> Account:
+        async with self._turn_of(login, peer) as name:
+            await self._wait(name, peer)
+            account = self._live.current.login(login)
+            good = (
+                proof.is_good
+                and account is not None
+                and account.enabled
+                # Not those of a password that was changed since the exchange began.
+                and account.scram_keys == str(proof.keys)
+            )
+            # No two proofs are alike, so that the same wrong password counts again.
+            digest = secrets.token_bytes(32)
+            return self._counted(name, peer, digest, account if good else None)
+
+    @asynccontextmanager
+    async def _turn_of(self, login: str, peer: str) -> AsyncIterator[str]:
+        """Logins of an account from a network come one by one; what counts them."""
+        account = self._live.current.login(login)
         name = f"unknown {fold(login)}" if account is None else account.name
         source = self._guessers.source(name, peer, self._clock.seconds())
         lock = self._locks.setdefault((name, source), DeferredLock())
@@ -110,7 +222,7 @@ class Authenticator:
             raise LoginUnavailable
         await lock.acquire()
         try:
-            return await self._in_turn(name, login, password, peer)
+            yield name
         except TooManyWaiting as error:
             raise LoginUnavailable from error
         finally:
@@ -118,21 +230,19 @@ class Authenticator:
             if not lock.locked:
                 self._locks.pop((name, source), None)
 
-    async def _in_turn(
-        self, name: str, login: str, password: str, peer: str
-    ) -> Account:
-        account = self._live.current.login(login)
-        if account is not None and self._is_remembered(account, password):
-            return account  # by the login before this one
+    async def _wait(self, name: str, peer: str) -> None:
         wait_s = self._guessers.wait_s(
             name, peer, self._clock.seconds(), self.settings.max_delay_s
         )
         if wait_s > 0:
             await deferLater(self._clock, wait_s)
-        good = await self._verify(login, password, peer)
+
+    def _counted(
+        self, name: str, peer: str, digest: bytes, good: Account | None
+    ) -> Account:
+        """Return the account, or remember a failure of what `digest` stands for."""
         now = self._clock.seconds()
         if good is None:
-            digest = self._digest(name, "", password)
             self._guessers.failed(name, peer, digest, now)
             raise BadCredentials
         self._guessers.succeeded(name, peer, now)
@@ -162,7 +272,7 @@ class Authenticator:
         trusted = self._guessers.is_trusted(peer, self._clock.seconds())
         await self._turns.take(network(peer), trusted)
         try:
-            known = account or _stand_in(self._live.current, login)
+            known = account or stand_in(self._live.current, login)
             if known is None:
                 await self._threads.hash.run(lambda: hash_password(password, settings))
                 return False
@@ -177,25 +287,34 @@ class Authenticator:
     async def _accepted(self, account: Account | None, password: str) -> Account | None:
         if account is None or not account.enabled:
             return None
-        if needs_rehash(account.password_hash, self.settings):
+        if self._needs_renewal(account):
             try:
-                account = await self._rehash(account, password)
+                account = await self._renew(account, password)
             except Exception:  # a right password counts, whatever the disk says
                 log.failure("cannot store a new hash for {user}", user=account.name)
         self._remember(account, password)
         return account
 
-    async def _rehash(self, account: Account, password: str) -> Account:
-        """Store the password's hash with the parameters that are set now."""
+    def _needs_renewal(self, account: Account) -> bool:
+        wants_keys = self.settings.scram != "off"
+        return (account.scram_keys is not None) is not wants_keys or needs_rehash(
+            account.password_hash, self.settings
+        )
+
+    async def _renew(self, account: Account, password: str) -> Account:
+        """Store what is made of the password by the settings of today."""
         settings, database = self.settings, self._live.database
 
         def store() -> None:
-            hashed = hash_password(password, settings)
+            hashed = account.password_hash
+            if needs_rehash(hashed, settings):
+                hashed = hash_password(password, settings)
+            keys = new_keys(password, settings)
 
             def change(directory: Directory) -> Directory:
                 if directory.account(account.name) != account:
                     return directory  # somebody has just set another password
-                return set_password_hash(directory, account.name, hashed)
+                return set_password_hash(directory, account.name, hashed, keys)
 
             database.edit(change)
 
@@ -229,28 +348,3 @@ class Authenticator:
 def _may_act_as(account: Account, authzid: str, directory: Directory) -> bool:
     """RFC 4616 section 2: nobody acts for another here."""
     return not authzid or directory.login(authzid) == account
-
-
-def _stand_in(directory: Directory, login: str) -> Account | None:
-    """The account whose hash an unknown name costs, always the same one.
-
-    Accounts may have hashes of different schemes and costs: so unknown names take as
-    long as known ones do, whatever the mixture is.
-    """
-    accounts = tuple(directory.accounts())
-    if not accounts:
-        return None
-    name = fold(login).encode("utf-8", "surrogatepass")
-    drawn = hmac.digest(directory.probe_key, b"stand-in " + name, hashlib.sha256)
-    return accounts[int.from_bytes(drawn) % len(accounts)]
-
-
-def _loggable(login: str, directory: Directory) -> str:
-    """What the log shows of a refused log-in name: people type passwords there."""
-    account = directory.login(login)
-    if account is not None:
-        return account.name
-    try:
-        return parse(login).canonical
-    except InvalidAddress:
-        return "?"

@@ -71,12 +71,16 @@ class Directory:
     probe_key: bytes = field(default=b"", repr=False, compare=False)
     # By folded local part, for bare log-in names.
     _locals: dict[str, list[Account]] = field(init=False, repr=False, compare=False)
+    # Whether SCRAM is of use to everybody who may log in.
+    all_have_scram_keys: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         by_local: dict[str, list[Account]] = {}
         for account in self.accounts():
             by_local.setdefault(parse(account.name).local, []).append(account)
         object.__setattr__(self, "_locals", by_local)
+        keys = [a.scram_keys is not None for a in self.accounts() if a.enabled]
+        object.__setattr__(self, "all_have_scram_keys", bool(keys) and all(keys))
 
     def accounts(self) -> Iterator[Account]:
         """All accounts, oldest first."""

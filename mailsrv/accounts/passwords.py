@@ -10,6 +10,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHash
 
 from mailsrv.accounts import schemes
+from mailsrv.accounts.scram import make_keys
 from mailsrv.settings import LoginSettings
 
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look alike
@@ -50,6 +51,11 @@ def needs_rehash(password_hash: str, settings: LoginSettings) -> bool:
     if schemes.is_foreign(password_hash):
         return True
     return _hasher(settings).check_needs_rehash(password_hash)
+
+
+def new_keys(password: str, settings: LoginSettings) -> str | None:
+    """The keys of SCRAM to store beside a hash, None if none are wanted. Slow."""
+    return None if settings.scram == "off" else str(make_keys(password))
 
 
 def random_password() -> str:

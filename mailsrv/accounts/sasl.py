@@ -1,14 +1,17 @@
-"""SASL mechanisms of passwords in clear text: PLAIN (RFC 4616) and LOGIN.
+"""SASL: what mechanisms have in common, and PLAIN (RFC 4616) and LOGIN.
 
 Pure: octets in, octets out; the protocols add base64 lines and codes. LOGIN has no
-RFC: an expired draft and the habits of clients define it. Mechanisms that prove a
-password without sending it come later.
+RFC: an expired draft and the habits of clients define it. See `scram` and `bearer`
+for mechanisms that send no password, and `exchange` for what asks the accounts.
 """
 
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from mailsrv.accounts.scram import Keys
 
 MAX_LINE_OCTETS = 5464  # a response in base64, without CRLF
 
@@ -37,13 +40,40 @@ class Credentials:
     authzid: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class KeysWanted:
+    """SCRAM: `answer` makes the challenge of the keys that `login` has."""
+
+    login: str
+    answer: "Callable[[Keys], Challenge]"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """SCRAM: what the client claims and has proved or not; `challenge` is ours."""
+
+    login: str
+    authzid: str
+    is_good: bool
+    keys: "Keys"  # of which it was asked
+    challenge: Challenge = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The client takes our proof: what it claimed before is now so."""
+
+
+Outcome = Challenge | Credentials | KeysWanted | Proof | Finished
+
+
 class Mechanism(Protocol):
     """One exchange."""
 
-    def start(self, initial: bytes | None) -> Challenge | Credentials:
+    def start(self, initial: bytes | None) -> Outcome:
         """Begin; `initial` is the initial response, None if there was none."""
 
-    def step(self, response: bytes) -> Challenge | Credentials:
+    def step(self, response: bytes) -> Outcome:
         """Go on with the client's response to the last challenge."""
 
 
@@ -57,7 +87,7 @@ class Plain:
         parts = response.split(b"\0")
         if len(parts) != 3 or not parts[1] or not parts[2]:
             raise SaslError("not authzid NUL login NUL password")
-        authzid, login, password = map(_text, parts)
+        authzid, login, password = map(text, parts)
         return Credentials(login, password, authzid)
 
 
@@ -75,17 +105,13 @@ class Login:
         return Challenge(b"Username:") if initial is None else self.step(initial)
 
     def step(self, response: bytes) -> Challenge | Credentials:
-        text = _text(response)
-        if not text or "\0" in text:
+        answer = text(response)
+        if not answer or "\0" in answer:
             raise SaslError("an empty answer, or one with NUL")
         if self._login is None:
-            self._login = text
+            self._login = answer
             return Challenge(b"Password:")
-        return Credentials(self._login, text)
-
-
-# By name, in the order of offering.
-MECHANISMS: Mapping[str, Callable[[], Mechanism]] = {"PLAIN": Plain, "LOGIN": Login}
+        return Credentials(self._login, answer)
 
 
 def decode_response(line: bytes) -> bytes:
@@ -112,7 +138,8 @@ def encode_challenge(challenge: Challenge) -> bytes:
     return binascii.b2a_base64(challenge.data, newline=False)
 
 
-def _text(data: bytes) -> str:
+def text(data: bytes) -> str:
+    """Decode UTF-8 of a response."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ import click
 from mailsrv.accounts import edits
 from mailsrv.accounts.addresses import shown
 from mailsrv.accounts.directory import Account, Directory, Group
-from mailsrv.accounts.passwords import hash_password
+from mailsrv.accounts.passwords import hash_password, new_keys
 from mailsrv.accounts.schemes import scheme
 from mailsrv.cli.config import config_option
 from mailsrv.cli.editing import (
@@ -105,8 +105,12 @@ def add(
     with opened(settings) as database:
         # What cannot be is said before anybody types a password.
         edits.add_account(database.snapshot(), address, "")
-        hashed = hash_password(_password(password_stdin), settings.login)
-        after = database.edit(lambda d: edits.add_account(d, address, hashed, quota))
+        password = _password(password_stdin)
+        hashed = hash_password(password, settings.login)
+        keys = new_keys(password, settings.login)
+        after = database.edit(
+            lambda d: edits.add_account(d, address, hashed, quota, keys)
+        )
         account = edits.existing_account(after, address)
         maildir = make_folders(settings, account)
     print_one(
@@ -128,6 +132,7 @@ def list_(settings: Settings, as_json: bool) -> None:
             "quota_octets": account.quota_octets,
             "disabled_extensions": account.disabled_extensions,
             "password": scheme(account.password_hash),
+            "scram": account.scram_keys is not None,
         }
         for account in snapshot(settings).accounts()
     ]
@@ -171,8 +176,12 @@ def passwd(
     """Give an account another password. Sessions that are open go on."""
     with opened(settings) as database:
         edits.existing_account(database.snapshot(), address)
-        hashed = hash_password(_password(password_stdin), settings.login)
-        after = database.edit(lambda d: edits.set_password_hash(d, address, hashed))
+        password = _password(password_stdin)
+        hashed = hash_password(password, settings.login)
+        keys = new_keys(password, settings.login)
+        after = database.edit(
+            lambda d: edits.set_password_hash(d, address, hashed, keys)
+        )
     _print(settings, after, address, as_json, "has a new password")
 
 
@@ -315,6 +324,7 @@ def _fields(settings: Settings, account: Account) -> Fields:
         "quota_octets": account.quota_octets,
         "disabled_extensions": account.disabled_extensions,
         "password": scheme(account.password_hash),
+        "scram": account.scram_keys is not None,
         "maildir": str(settings.data / "mail" / account.folder / "Maildir"),
     }
 

@@ -18,7 +18,7 @@ from mailsrv.accounts import edits
 from mailsrv.accounts.addresses import InvalidAddress, canonical_domain, parse
 from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.directory import Directory
-from mailsrv.accounts.passwords import hash_password, random_password
+from mailsrv.accounts.passwords import hash_password, new_keys, random_password
 from mailsrv.cli.editing import opened
 from mailsrv.settings import Listener, LoginSettings
 from mailsrv.settings_file import SettingsError
@@ -146,13 +146,13 @@ def _account(database: AccountDatabase, name: str, login: LoginSettings) -> NewA
     if database.snapshot().account(name) is not None:
         return NewAccount(name, name, None)
     password = random_password()
-    password_hash = hash_password(password, login)
+    password_hash, keys = hash_password(password, login), new_keys(password, login)
 
     def change(directory: Directory) -> Directory:
         domain = parse(name).domain
         if domain not in directory.domains:
             directory = edits.add_domain(directory, domain)
-        return edits.add_account(directory, name, password_hash)
+        return edits.add_account(directory, name, password_hash, scram_keys=keys)
 
     database.edit(change)
     return NewAccount(name, name, password)
@@ -226,7 +226,11 @@ def _settings_text(
     ]
     if login is not None:
         values = attrs.asdict(login).items()
-        lines += ["[login]", *(f"{key} = {value}" for key, value in values), ""]
+        lines += [
+            "[login]",
+            *(f"{key} = {json.dumps(value)}" for key, value in values),
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Account
+from mailsrv.accounts.scram import ChannelBinding
 from mailsrv.imap import format
 from mailsrv.imap.deflate import Damaged, Deflater, Inflater
 from mailsrv.imap.engine import (
@@ -47,6 +48,7 @@ from mailsrv.mailboxes.sequence import (
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.outlet import Outlet
 from mailsrv.settings import ImapSettings, TlsSettings
+from mailsrv.tls.binding import channel_binding
 from mailsrv.tls.contexts import TlsContexts
 
 log = Logger()
@@ -177,6 +179,11 @@ class Session:
     @property
     def tls_active(self) -> bool:
         return ISSLTransport.providedBy(self.transport)
+
+    @property
+    def binding(self) -> ChannelBinding | None:
+        """The channel bindings of the connection, if it has any."""
+        return channel_binding(self.transport)
 
     @property
     def may_send_password(self) -> bool:

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Directory
+from mailsrv.accounts.scram import ChannelBinding
 from mailsrv.connections import ConnectionLimits
 from mailsrv.interfaces import IListenerService
 from mailsrv.mailboxes.store import MailStore
@@ -29,6 +30,7 @@ from mailsrv.outlet import Outlet
 from mailsrv.pop3.engine import MAX_BUFFERED, Event, Pop3Engine
 from mailsrv.pop3.session import Disconnected, Session
 from mailsrv.settings import Pop3Settings, TlsSettings
+from mailsrv.tls.binding import channel_binding
 from mailsrv.tls.contexts import TlsContexts
 
 log = Logger()
@@ -103,6 +105,10 @@ class Pop3Protocol(Protocol):
     @property
     def is_tls(self) -> bool:
         return bool(ISSLTransport.providedBy(self._wire))
+
+    @property
+    def binding(self) -> ChannelBinding | None:
+        return channel_binding(self._wire)
 
     def write(self, octets: bytes) -> None:
         """Send; replies are few and small, all else waits for `written`."""

@@ -12,10 +12,13 @@ from twisted.logger import Logger
 
 from mailsrv.accounts import sasl
 from mailsrv.accounts.authenticator import (
+    Attempt,
     Authenticator,
     BadCredentials,
     LoginUnavailable,
 )
+from mailsrv.accounts.directory import Account
+from mailsrv.accounts.scram import ChannelBinding
 from mailsrv.mailboxes.maildrop import Maildrop, MaildropInUse
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.engine import (
@@ -71,6 +74,8 @@ class Client(Protocol):
 
     @property
     def is_tls(self) -> bool: ...
+    @property
+    def binding(self) -> ChannelBinding | None: ...
     def write(self, octets: bytes) -> None: ...
     async def written(self) -> None: ...
     async def next_event(self) -> Event: ...
@@ -88,6 +93,7 @@ class Session:
         self._services = services
         self._peer = peer
         self._id = session_id
+        self._attempt = Attempt(peer, session_id, "pop3")
         self._login = ""  # of USER, for PASS
         self._utf8 = False
         self._maildrop: Maildrop | None = None
@@ -187,7 +193,7 @@ class Session:
             yield "STLS"
         if self._may_send_password:
             yield "USER"
-            yield " ".join(("SASL", *sasl.MECHANISMS))
+            yield " ".join(("SASL", *self._mechanisms()))
 
     async def _stls(self, command: Command) -> None:
         """RFC 2595 section 4."""
@@ -230,31 +236,43 @@ class Session:
         login, self._login = self._login, ""
         if not login:
             raise Refused("USER comes first")
-        await self._log_in(login, command.text)
+        authenticator = self._services.authenticator
+        await self._log_in(authenticator.login(login, command.text, self._attempt))
 
     async def _auth(self, command: Command) -> None:
         """RFC 5034."""
         if not command.text:
             # Older Outlook asks so for the mechanisms.
-            names = tuple(sasl.MECHANISMS) if self._may_send_password else ()
+            names = self._mechanisms() if self._may_send_password else ()
             return await self._reply_lines("+OK Mechanisms", iter(names))
         self._require_privacy()
         # Any number of spaces: Windows Mail sends two.
         name, *initial = command.text.split()
-        if name.upper() not in sasl.MECHANISMS or len(initial) > 1:
+        authenticator = self._services.authenticator
+        exchange = authenticator.exchange(
+            name.upper(), self._attempt, self._client.binding
+        )
+        if exchange is None or len(initial) > 1:
             raise Refused("No such mechanism")
-        mechanism = sasl.MECHANISMS[name.upper()]()
-        try:
-            step = mechanism.start(
+
+        async def decide() -> Account:
+            outcome = await exchange.start(
                 sasl.decode_initial(initial[0].encode() if initial else None)
             )
-            while isinstance(step, sasl.Challenge):
-                step = mechanism.step(await self._sasl_response(step))
+            while isinstance(outcome, sasl.Challenge):
+                outcome = await exchange.step(await self._sasl_response(outcome))
+            return outcome
+
+        try:
+            await self._log_in(decide())
         except sasl.SaslCancelled as error:
             raise Refused("Cancelled") from error
         except sasl.SaslError as error:
             raise Refused("Wrong SASL response") from error
-        await self._log_in(step.login, step.password, step.authzid)
+
+    def _mechanisms(self) -> tuple[str, ...]:
+        can_bind = self._client.binding is not None
+        return self._services.authenticator.mechanisms(can_bind=can_bind)
 
     async def _sasl_response(self, challenge: sasl.Challenge) -> bytes:
         engine = self._client.engine
@@ -267,17 +285,10 @@ class Session:
         self._client.end("line too long")
         raise sasl.SaslError("line too long")
 
-    async def _log_in(self, login: str, password: str, authzid: str = "") -> None:
-        """Check the password and lock the maildrop (RFC 1939 section 4)."""
+    async def _log_in(self, deciding: Awaitable[Account]) -> None:
+        """Await the decision and lock the maildrop (RFC 1939 section 4)."""
         try:
-            account = await self._services.authenticator.login(
-                login,
-                password,
-                self._peer,
-                authzid=authzid,
-                session=self._id,
-                service="pop3",
-            )
+            account = await deciding
         except BadCredentials as error:
             raise Refused("[AUTH] Wrong name or password") from error
         except LoginUnavailable as error:

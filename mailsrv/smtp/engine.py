@@ -6,7 +6,7 @@ before the next command is looked at, so replies keep their order under PIPELINI
 (RFC 2920) however long a decision takes. Who may send what is decided elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal, get_args
@@ -242,7 +242,7 @@ class Engine:
             self.closing = True
         return reply.wire
 
-    def hello_reply(self, hello: Hello) -> Reply:
+    def hello_reply(self, hello: Hello, mechanisms: Iterable[str]) -> Reply:
         """Return what is offered, to answer EHLO or HELO with."""
         profile = self._profile
         lines = [profile.hostname]
@@ -251,7 +251,7 @@ class Engine:
             if profile.starttls and not self.tls:
                 lines.append("STARTTLS")
             if profile.role == "submission" and self._may_authenticate():
-                lines.append("AUTH PLAIN LOGIN")
+                lines.append(f"AUTH {' '.join(mechanisms)}")
             lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
             lines.append(f"LIMITS RCPTMAX={profile.max_recipients}")  # RFC 9422
         return Reply(250, "", "\n".join(lines))

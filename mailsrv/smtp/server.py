@@ -40,6 +40,7 @@ from mailsrv.smtp.events import Close, Content, Hello, StartTls
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import START_TLS, Session
 from mailsrv.smtp.transaction import Client, MailStore, Site
+from mailsrv.tls.binding import channel_binding
 from mailsrv.tls.contexts import TlsContexts
 
 log = Logger()
@@ -342,7 +343,11 @@ class SmtpServer(Protocol):
         self._client.name = hello.client_name
         self._client.extended = hello.extended
         self._client.tls = _tls_text(self.transport) if self._engine.tls else ""
-        return self._engine.hello_reply(hello)
+        self._client.binding = channel_binding(self.transport)
+        mechanisms = self._factory.authenticator.mechanisms(
+            can_bind=self._client.binding is not None
+        )
+        return self._engine.hello_reply(hello, mechanisms)
 
     async def _answer_all(self) -> None:
         """Answer all events that there are; then write, or clean up."""

@@ -4,24 +4,20 @@ Commands become decisions, log-ins and transactions, and lines of the log. Knows
 transport. An unexpected exception ends here: its command gets a temporary error.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.logger import Logger
 
 from mailsrv.accounts.authenticator import (
+    Attempt,
     Authenticator,
     BadCredentials,
     LoginUnavailable,
 )
-from mailsrv.accounts.sasl import (
-    MECHANISMS,
-    Challenge,
-    Credentials,
-    Mechanism,
-    SaslError,
-    encode_challenge,
-)
+from mailsrv.accounts.directory import Account
+from mailsrv.accounts.exchange import Exchange
+from mailsrv.accounts.sasl import Challenge, SaslError, encode_challenge
 from mailsrv.smtp.events import (
     Auth,
     AuthResponse,
@@ -72,7 +68,7 @@ class Session:
         self._hello = hello
         self._transaction: Transaction | None = None
         self._transactions = 0
-        self._mechanism: Mechanism | None = None
+        self._exchange: Exchange | None = None
 
     @property
     def idle(self) -> bool:
@@ -180,38 +176,26 @@ class Session:
     # Log-in
 
     async def _auth(self, event: Auth) -> Reply:
-        mechanism = MECHANISMS.get(event.mechanism)
-        if mechanism is None:
+        client = self.client
+        attempt = Attempt(client.peer, client.session, self._site.service)
+        exchange = self._authenticator.exchange(
+            event.mechanism, attempt, client.binding
+        )
+        if exchange is None:
             return _NO_MECHANISM
-        self._mechanism = mechanism()
-        try:
-            outcome = self._mechanism.start(event.initial)
-        except SaslError:
-            return _BAD_EXCHANGE
-        return await self._auth_outcome(outcome)
+        self._exchange = exchange
+        return await self._auth_outcome(exchange.start(event.initial))
 
     async def _log_in(self, response: bytes) -> Reply:
-        if self._mechanism is None:
+        if self._exchange is None:
             raise AssertionError("the engine lets no response come before AUTH")
+        return await self._auth_outcome(self._exchange.step(response))
+
+    async def _auth_outcome(self, deciding: Awaitable[Challenge | Account]) -> Reply:
         try:
-            outcome = self._mechanism.step(response)
+            outcome = await deciding
         except SaslError:
             return _BAD_EXCHANGE
-        return await self._auth_outcome(outcome)
-
-    async def _auth_outcome(self, outcome: Challenge | Credentials) -> Reply:
-        if isinstance(outcome, Challenge):
-            return Reply(334, "", encode_challenge(outcome).decode("ascii"))
-        self._mechanism = None
-        try:
-            self.client.account = await self._authenticator.login(
-                outcome.login,
-                outcome.password,
-                self.client.peer,
-                authzid=outcome.authzid,
-                session=self.client.session,
-                service=self._site.service,
-            )
         except BadCredentials:
             return _BAD_CREDENTIALS
         except LoginUnavailable:
@@ -219,6 +203,10 @@ class Session:
         except Exception:
             log.failure("log-in failed", **self.who())
             return _NO_LOGIN_NOW
+        if isinstance(outcome, Challenge):
+            return Reply(334, "", encode_challenge(outcome).decode("ascii"))
+        self._exchange = None
+        self.client.account = outcome
         return _WELCOME
 
     # The log

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from mailsrv.accounts.addresses import InvalidAddress
 from mailsrv.accounts.directory import Account
+from mailsrv.accounts.scram import ChannelBinding
 from mailsrv.routing.router import Disabled, Local, Outside, Router, Unknown
 from mailsrv.settings import SmtpSettings
 from mailsrv.smtp.content import TOO_BIG
@@ -94,6 +95,7 @@ class Client:
     extended: bool = False
     tls: str = ""  # version and cipher
     account: Account | None = None
+    binding: ChannelBinding | None = None  # of its TLS
 
 
 class Transaction:

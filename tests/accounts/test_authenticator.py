@@ -8,10 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.accounts import authenticator
 from mailsrv.accounts.authenticator import (
+    Attempt,
     Authenticator,
     BadCredentials,
     LoginUnavailable,
-    _stand_in,
 )
 from mailsrv.accounts.database import MemoryAccountDatabase
 from mailsrv.accounts.directory import Account, Directory
@@ -24,10 +24,11 @@ from mailsrv.accounts.edits import (
 )
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.accounts.passwords import hash_password, needs_rehash, verify_password
+from mailsrv.accounts.strangers import stand_in
 from mailsrv.settings import LoginSettings
 from tests.inline_threads import InlineThreads
 
-CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1)
+CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1, scram="off")
 ANNA, BERT = "anna@example.test", "bert@example.test"
 
 
@@ -57,7 +58,7 @@ class AuthenticatorCase(SynchronousTestCase):
         self, login: str, password: str, peer: str = "192.0.2.1", authzid: str = ""
     ) -> "Deferred[Account]":
         return Deferred.fromCoroutine(
-            self.logins.login(login, password, peer, authzid=authzid)
+            self.logins.login(login, password, Attempt(peer), authzid=authzid)
         )
 
     def good(self, login: str, password: str, peer: str = "192.0.2.1") -> Account:
@@ -112,13 +113,13 @@ class LoginTests(AuthenticatorCase):
 
     def test_unknown_name_costs_the_hash_of_some_account(self) -> None:
         directory = self.live.current
-        drawn = {name: _stand_in(directory, name) for name in map(str, range(40))}
+        drawn = {name: stand_in(directory, name) for name in map(str, range(40))}
         self.assertEqual({getattr(a, "name", "") for a in drawn.values()}, {ANNA, BERT})
         # The same one at each attempt, and after a restart.
         again = self.database.snapshot()
         for name, account in drawn.items():
-            self.assertEqual(_stand_in(again, name.upper()), account)
-        self.assertIsNone(_stand_in(Directory(), "nobody"))
+            self.assertEqual(stand_in(again, name.upper()), account)
+        self.assertIsNone(stand_in(Directory(), "nobody"))
 
     def test_hash_of_another_server_is_replaced(self) -> None:
         self.database.edit(lambda d: set_password_hash(d, ANNA, "{PLAIN}old secret"))

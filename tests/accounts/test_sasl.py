@@ -1,15 +1,17 @@
 """PLAIN and LOGIN: the examples of RFC 4616 and the habits of clients."""
 
+from collections.abc import Callable
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.accounts.sasl import (
     MAX_LINE_OCTETS,
-    MECHANISMS,
     Challenge,
     Credentials,
     Login,
+    Mechanism,
     Plain,
     SaslCancelled,
     SaslError,
@@ -90,9 +92,11 @@ class LinesTests(SynchronousTestCase):
         self.assertEqual(decode_response(encode_challenge(Challenge(data))), data)
 
     @settings(max_examples=50, deadline=None)
-    @given(st.sampled_from(sorted(MECHANISMS)), st.lists(st.binary(max_size=30)))
-    def test_any_octets_end_well(self, name: str, responses: list[bytes]) -> None:
-        mechanism = MECHANISMS[name]()
+    @given(st.sampled_from([Plain, Login]), st.lists(st.binary(max_size=30)))
+    def test_any_octets_end_well(
+        self, make: Callable[[], Mechanism], responses: list[bytes]
+    ) -> None:
+        mechanism = make()
         try:
             result = mechanism.start(None)
             for response in responses:

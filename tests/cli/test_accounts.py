@@ -89,6 +89,7 @@ class AccountTests(CommandCase):
                 "quota_octets": 2048,
                 "disabled_extensions": [],
                 "password": "ARGON2ID",
+                "scram": True,
                 "maildir": str(maildir),
             },
         )

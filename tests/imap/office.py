@@ -24,7 +24,7 @@ from mailsrv.tls.contexts import TlsContexts, load_certificates
 from tests.mailboxes.office import Office
 from tests.tls import certificates
 
-CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1)
+CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1, scram="off")
 PEER = "192.0.2.7"
 DIALOGUES = Path(__file__).parent.parent / "data" / "imap"
 

@@ -31,7 +31,7 @@ from tests.inline_threads import InlineThreads
 from tests.mailboxes.office import Office
 from tests.mailboxes.twin import TwinPool
 
-CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1)
+CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1, scram="off")
 ANNA = "anna@example.test"
 PEER = "192.0.2.7"
 

@@ -27,7 +27,7 @@ from mailsrv.smtp.transaction import Incoming, Mailboxes
 from mailsrv.store.values import Target
 from tests.inline_threads import InlineThreads
 
-CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1)
+CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1, scram="off")
 HOSTNAME = "mail.example.test"
 ANNA, BERT, CARL = (f"{name}@example.test" for name in ("anna", "bert", "carl"))
 NOW = 1_800_000_000.0

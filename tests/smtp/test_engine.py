@@ -100,7 +100,7 @@ class Driver:
                 if not isinstance(event, Close):
                     reply = decide(event)
                     if isinstance(event, Hello):
-                        reply = self.engine.hello_reply(event)
+                        reply = self.engine.hello_reply(event, ("PLAIN", "LOGIN"))
                     wire = self.engine.send(reply)
                     self.wire += wire
                     self.codes.append(int(wire[:3]))
@@ -322,7 +322,7 @@ class TlsAndAuthTests(SynchronousTestCase):
 
     def test_what_is_offered(self) -> None:
         engine = Engine(profile("submission"), True)
-        reply = engine.hello_reply(Hello("a", True))
+        reply = engine.hello_reply(Hello("a", True), ("PLAIN", "LOGIN"))
         self.assertEqual(
             reply.wire,
             b"250-mail.example.test\r\n250-PIPELINING\r\n250-SIZE 1000\r\n"
@@ -330,7 +330,7 @@ class TlsAndAuthTests(SynchronousTestCase):
             b"250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 LIMITS RCPTMAX=5\r\n",
         )
         self.assertEqual(
-            engine.hello_reply(Hello("a", False)).wire, b"250 mail.example.test\r\n"
+            engine.hello_reply(Hello("a", False), ()).wire, b"250 mail.example.test\r\n"
         )
 
     def test_submission_wants_tls_then_auth(self) -> None:

@@ -4,17 +4,21 @@ Also RFC 2177 (IDLE), 2342 (NAMESPACE), 2971 (ID), 4959 (SASL-IR), 4978 (COMPRES
 5161 (ENABLE).
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from mailsrv.accounts.authenticator import BadCredentials, LoginUnavailable
+from mailsrv.accounts.authenticator import (
+    Attempt,
+    BadCredentials,
+    LoginUnavailable,
+)
+from mailsrv.accounts.directory import Account
 from mailsrv.accounts.sasl import (
-    MECHANISMS,
     Challenge,
-    Credentials,
     SaslCancelled,
     SaslError,
     decode_initial,
@@ -50,7 +54,10 @@ def capabilities(session: Session) -> bytes:
     if not session.tls_active and session.services.tls is not None:
         words.append(b"STARTTLS")
     if session.may_send_password:
-        words += [b"AUTH=" + name.encode("ascii") for name in MECHANISMS]
+        names = session.services.authenticator.mechanisms(
+            can_bind=session.binding is not None
+        )
+        words += [b"AUTH=" + name.encode("ascii") for name in names]
     else:
         words.append(b"LOGINDISABLED")
     return b" ".join(words)
@@ -193,7 +200,10 @@ async def login(session: Session, arguments: tuple[bytes, bytes]) -> bytes:
         name, password = (part.decode() for part in arguments)
     except UnicodeDecodeError:
         raise Refused("Log-in failed", b"AUTHENTICATIONFAILED") from None
-    return await _log_in(session, Credentials(name, password))
+    authenticator = session.services.authenticator
+    return await _log_in(
+        session, authenticator.login(name, password, _attempt(session))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,20 +225,25 @@ def parse_authenticate(arguments: Parser) -> Authenticate:
 
 async def authenticate(session: Session, arguments: Authenticate) -> bytes:
     _check_secure(session)
-    make = MECHANISMS.get(arguments.mechanism.decode("ascii"))
-    if make is None:
+    exchange = session.services.authenticator.exchange(
+        arguments.mechanism.decode("ascii"), _attempt(session), session.binding
+    )
+    if exchange is None:
         raise Refused("No such mechanism", b"CANNOT")
+
+    async def decide() -> Account:
+        outcome = await exchange.start(decode_initial(arguments.initial))
+        while isinstance(outcome, Challenge):
+            session.write(b"+ %b\r\n" % encode_challenge(outcome))
+            outcome = await exchange.step(decode_response(await session.line()))
+        return outcome
+
     try:
-        mechanism = make()
-        step = mechanism.start(decode_initial(arguments.initial))
-        while isinstance(step, Challenge):
-            session.write(b"+ %b\r\n" % encode_challenge(step))
-            step = mechanism.step(decode_response(await session.line()))
+        return await _log_in(session, decide())
     except SaslCancelled:
         raise ProtocolViolation("Authentication cancelled") from None
     except SaslError:
         raise ProtocolViolation("Malformed response") from None
-    return await _log_in(session, step)
 
 
 def _check_secure(session: Session) -> None:
@@ -236,16 +251,13 @@ def _check_secure(session: Session) -> None:
         raise Refused("Passwords are taken after STARTTLS only", b"PRIVACYREQUIRED")
 
 
-async def _log_in(session: Session, claimed: Credentials) -> bytes:
+def _attempt(session: Session) -> Attempt:
+    return Attempt(session.peer, session.id, "imap")
+
+
+async def _log_in(session: Session, deciding: Awaitable[Account]) -> bytes:
     try:
-        account = await session.services.authenticator.login(
-            claimed.login,
-            claimed.password,
-            session.peer,
-            authzid=claimed.authzid,
-            session=session.id,
-            service="imap",
-        )
+        account = await deciding
     except BadCredentials:
         raise Refused("Log-in failed", b"AUTHENTICATIONFAILED") from None
     except LoginUnavailable:

@@ -1,0 +1,256 @@
+"""AUTH from its name to the account: what is offered, SCRAM, what strangers see."""
+
+from scramp.core import ScramClient
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsrv.accounts.authenticator import Attempt, BadCredentials
+from mailsrv.accounts.directory import Account, Directory
+from mailsrv.accounts.edits import set_enabled, set_password_hash
+from mailsrv.accounts.exchange import Exchange
+from mailsrv.accounts.passwords import hash_password
+from mailsrv.accounts.sasl import Challenge, SaslError
+from mailsrv.accounts.scram import make_keys
+from mailsrv.settings import LoginSettings
+from tests.accounts.test_authenticator import ANNA, BERT, CHEAP, AuthenticatorCase
+from tests.accounts.test_scram import final
+
+SCRAM = "SCRAM-SHA-256"
+KEYS = {ANNA: str(make_keys("secret")), BERT: str(make_keys("sésame"))}
+
+
+def settings(scram: str) -> LoginSettings:
+    return LoginSettings(
+        argon2_memory_kib=8,
+        argon2_passes=1,
+        argon2_lanes=1,
+        scram=scram,  # type: ignore[arg-type]  # one of its words
+    )
+
+
+class ExchangeCase(AuthenticatorCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.logins.settings = settings("auto")
+
+    def give_keys(self, *names: str) -> None:
+        def change(directory: Directory) -> Directory:
+            for name in names:
+                account = directory.account(name)
+                assert account is not None
+                directory = set_password_hash(
+                    directory, name, account.password_hash, KEYS[name]
+                )
+            return directory
+
+        self.database.edit(change)
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self.live.refresh()))
+
+    def begin(self, name: str = SCRAM, peer: str = "192.0.2.1") -> Exchange:
+        exchange = self.logins.exchange(name, Attempt(peer), None)
+        assert exchange is not None
+        return exchange
+
+    def start(self, exchange: Exchange, initial: bytes | None) -> "Deferred[object]":
+        return Deferred.fromCoroutine(exchange.start(initial))
+
+    def step(self, exchange: Exchange, response: bytes) -> "Deferred[object]":
+        return Deferred.fromCoroutine(exchange.step(response))
+
+    def scram(
+        self, login: str, password: str, peer: str = "192.0.2.1"
+    ) -> "tuple[Exchange, ScramClient, Deferred[object]]":
+        """All up to the client's proof, whose answer may take time."""
+        exchange, client = self.begin(peer=peer), ScramClient([SCRAM], login, password)
+        sent = self.successResultOf(
+            self.start(exchange, client.get_client_first().encode())
+        )
+        assert isinstance(sent, Challenge)
+        client.set_server_first(sent.data.decode())
+        return (
+            exchange,
+            client,
+            self.step(exchange, client.get_client_final().encode()),
+        )
+
+    def account_of(self, name: str) -> Account:
+        account = self.live.current.account(name)
+        assert account is not None
+        return account
+
+
+class OfferTests(ExchangeCase):
+    def offered(self, scram: str, *, can_bind: bool = False) -> bool:
+        self.logins.settings = settings(scram)
+        return SCRAM in self.logins.mechanisms(can_bind=can_bind)
+
+    def test_once_all_have_keys(self) -> None:
+        self.assertFalse(self.offered("auto"))
+        self.give_keys(ANNA)
+        self.assertFalse(self.offered("auto"))
+        self.assertTrue(self.offered("on"))
+        self.give_keys(BERT)
+        self.assertTrue(self.offered("auto"))
+        self.assertFalse(self.offered("off"))
+
+    def test_disabled_accounts_do_not_matter(self) -> None:
+        self.give_keys(ANNA)
+        self.database.edit(lambda d: set_enabled(d, BERT, False))
+        self.refresh()
+        self.assertTrue(self.offered("auto"))
+
+    def test_what_is_not_offered_is_not_begun(self) -> None:
+        for name in (SCRAM, "SCRAM-SHA-256-PLUS", "CRAM-MD5", ""):
+            self.assertIsNone(self.logins.exchange(name, Attempt("192.0.2.1"), None))
+
+    def test_plus_where_there_are_channel_bindings(self) -> None:
+        self.give_keys(ANNA, BERT)
+        plus = "SCRAM-SHA-256-PLUS"
+        self.assertNotIn(plus, self.logins.mechanisms(can_bind=False))
+        self.assertEqual(
+            self.logins.mechanisms(can_bind=True), ("PLAIN", "LOGIN", plus, SCRAM)
+        )
+
+
+class KeysTests(ExchangeCase):
+    def test_made_when_a_password_is_verified(self) -> None:
+        hashed = self.account_of(ANNA).password_hash
+        self.good(ANNA, "secret")
+        self.assertIsNotNone(self.account_of(ANNA).scram_keys)
+        self.assertEqual(self.account_of(ANNA).password_hash, hashed)
+
+    def test_deleted_where_scram_is_off(self) -> None:
+        self.give_keys(ANNA)
+        self.logins.settings = CHEAP
+        self.good(ANNA, "secret")
+        self.assertIsNone(self.account_of(ANNA).scram_keys)
+
+    def test_kept_as_they_are(self) -> None:
+        self.give_keys(ANNA)
+        self.good(ANNA, "secret")
+        self.assertEqual(self.account_of(ANNA).scram_keys, KEYS[ANNA])
+
+    def test_not_shown(self) -> None:
+        self.give_keys(ANNA)
+        self.assertNotIn("SCRAM", repr(self.account_of(ANNA)))
+
+
+class ScramTests(ExchangeCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.give_keys(ANNA, BERT)
+
+    def refused_after(self, login: str, password: str) -> float:
+        """Wait until the proof is refused; return the seconds that it took."""
+        begun = self.clock.seconds()
+        outcome: list[object] = []
+        self.scram(login, password)[2].addBoth(outcome.append)
+        while not outcome:
+            self.clock.advance(1 / 64)
+        self.assertIsInstance(getattr(outcome[0], "value", None), BadCredentials)
+        return self.clock.seconds() - begun
+
+    def test_right_password(self) -> None:
+        for login, password, name in (
+            (ANNA, "secret", ANNA),
+            ("anna", "secret", ANNA),
+            (BERT, "sésame", BERT),
+        ):
+            exchange, client, answer = self.scram(login, password)
+            sent = self.successResultOf(answer)
+            assert isinstance(sent, Challenge)
+            client.set_server_final(sent.data.decode())
+            account = self.successResultOf(self.step(exchange, b""))
+            assert isinstance(account, Account)
+            self.assertEqual(account.name, name)
+
+    def test_nobody_is_in_before_the_last_response(self) -> None:
+        exchange = self.begin()
+        self.failureResultOf(self.step(exchange, b""), SaslError)
+        exchange, _, answer = self.scram(ANNA, "secret")
+        self.successResultOf(answer)
+        self.failureResultOf(self.step(exchange, b"x"), SaslError)
+
+    def test_proofs_that_fail_are_counted(self) -> None:
+        waits = [self.refused_after(ANNA, f"guess {n}") for n in range(5)]
+        self.assertEqual(waits, [0, 0.25, 0.5, 1, 2])
+        # And with guesses of other mechanisms.
+        self.assertEqual(self.refused(ANNA, "guess 5"), 4)
+
+    def test_unknown_name_waits_as_long(self) -> None:
+        waits = [self.refused_after("nobody", f"guess {n}") for n in range(4)]
+        self.assertEqual(waits, [0, 0.25, 0.5, 1])
+
+    def test_right_proof_waits_too_and_forgives(self) -> None:
+        for n in range(3):
+            self.refused_after(ANNA, f"guess {n}")
+        *_, answer = self.scram(ANNA, "secret")
+        self.assertNoResult(answer)
+        self.clock.advance(1)
+        self.successResultOf(answer)
+        self.assertEqual(self.refused_after(ANNA, "guess"), 0)
+
+    def test_disabled_account(self) -> None:
+        self.database.edit(lambda d: set_enabled(d, ANNA, False))
+        self.refused_after(ANNA, "secret")
+
+    def test_password_changed_within_the_exchange(self) -> None:
+        exchange, client = self.begin(), ScramClient([SCRAM], ANNA, "secret")
+        sent = self.successResultOf(
+            self.start(exchange, client.get_client_first().encode())
+        )
+        assert isinstance(sent, Challenge)
+        hashed, keys = hash_password("new", CHEAP), str(make_keys("new"))
+        self.database.edit(lambda d: set_password_hash(d, ANNA, hashed, keys))
+        self.refresh()
+        client.set_server_first(sent.data.decode())
+        self.failureResultOf(
+            self.step(exchange, client.get_client_final().encode()), BadCredentials
+        )
+
+    def test_nobody_acts_for_another(self) -> None:
+        for authzid, good in ((BERT, False), ("anna", True)):
+            exchange = self.begin()
+            bare, header = f"n={ANNA},r=abc", f"n,a={authzid},"
+            sent = self.successResultOf(
+                self.start(exchange, f"{header}{bare}".encode())
+            )
+            assert isinstance(sent, Challenge)
+            proof = final(sent.data.decode(), bare, header.encode(), b"secret")
+            answer = self.step(exchange, proof)
+            if good:
+                self.successResultOf(answer)
+            else:
+                self.failureResultOf(answer, BadCredentials)
+
+
+class StrangerTests(ExchangeCase):
+    def salt(self, login: str) -> bytes:
+        sent = self.successResultOf(
+            self.start(self.begin(), f"n,,n={login},r=abc".encode())
+        )
+        assert isinstance(sent, Challenge)
+        return sent.data.partition(b",s=")[2]
+
+    def test_unknown_names_have_salts_that_stay(self) -> None:
+        self.give_keys(ANNA, BERT)
+        for name in ("nobody", ANNA):
+            self.assertEqual(self.salt(name), self.salt(name))
+        # With and without the domain, in any case, as accounts have.
+        for one, other in (("nobody", "Nobody@example.test"), ("anna", ANNA.upper())):
+            self.assertEqual(self.salt(one), self.salt(other))
+        self.assertNotEqual(self.salt("nobody"), self.salt("somebody"))
+        self.assertEqual(len(self.salt("nobody")), len(self.salt(ANNA)))
+
+    def test_accounts_without_keys_look_unknown(self) -> None:
+        self.logins.settings = settings("on")
+        self.assertEqual(self.salt("anna"), self.salt(ANNA))
+        self.assertEqual(len(self.salt("anna")), len(self.salt("nobody")))
+
+
+class DirectoryTests(SynchronousTestCase):
+    def test_nobody_has_keys_where_nobody_is(self) -> None:
+        self.assertFalse(Directory().all_have_scram_keys)
