@@ -7,9 +7,10 @@ import re
 from typing import TypeAlias
 
 # Octets of the lines of one command, literals and their markers apart. Before login
-# nobody needs more; after it a client's UID set can be long (RFC 7162 section 4
-# speaks of 8192, Thunderbird sends more).
-MAX_LINE_BEFORE_LOGIN = 8 * 1024
+# the longest one is ID (RFC 2971 section 3.3: 30 fields of 1,054 octets); after it a
+# client's UID set can be long (RFC 7162 section 4 speaks of 8192, Thunderbird sends
+# more).
+MAX_LINE_BEFORE_LOGIN = 33 * 1024
 MAX_LINE = 64 * 1024
 # Octets of all literals of one command, an APPENDed message apart.
 MAX_LITERALS_BEFORE_LOGIN = 8 * 1024

@@ -31,6 +31,7 @@ class List:
     selection: frozenset[bytes] = frozenset()
     returns: frozenset[bytes] = frozenset()
     status: tuple[bytes, ...] = ()  # items that STATUS is to tell of each mailbox
+    extended: bool = False  # in a form that only RFC 5258 has
 
     @property
     def asks_for_separator(self) -> bool:
@@ -50,7 +51,8 @@ def parse_list(arguments: Parser) -> List:
     """Parse the arguments of LIST, RFC 5258's options included."""
     arguments.space()
     selection: frozenset[bytes] = frozenset()
-    if arguments.peek() == b"(":
+    extended = arguments.peek() == b"("
+    if extended:
         names = arguments.items(arguments.keyword, may_be_empty=True)
         selection = _known(names, SELECTIONS)
         if b"RECURSIVEMATCH" in selection and selection <= {
@@ -78,9 +80,12 @@ def parse_list(arguments: Parser) -> List:
             arguments.space()
             status = tuple(arguments.items(arguments.keyword))
 
+    extended = extended or len(patterns) > 1
     if arguments.skip(b" RETURN "):
+        extended = True
         arguments.items(option, may_be_empty=True)
-    return List(reference, patterns, selection, _known(returns, RETURNS), status)
+    known = _known(returns, RETURNS)
+    return List(reference, patterns, selection, known, status, extended)
 
 
 def _known(names: Iterable[bytes], known: set[bytes]) -> frozenset[bytes]:
@@ -118,7 +123,12 @@ def list_responses(
 ) -> Iterator[tuple[MailboxInfo, bytes]]:
     """Yield the mailboxes that LIST names, with their responses."""
     patterns = patterns_of(request)
-    with_selected = _parents(m.name for m in mailboxes if _is_selected(request, m))
+    # RFC 5258 section 3.5: of children that are listed themselves nothing is said.
+    with_selected = _parents(
+        mailbox.name
+        for mailbox in mailboxes
+        if _is_selected(request, mailbox) and not _matches(patterns, mailbox.name)
+    )
     recursive = b"RECURSIVEMATCH" in request.selection
     wants_subscribed = b"SUBSCRIBED" in request.selection | request.returns
     for mailbox in mailboxes:
@@ -127,7 +137,7 @@ def list_responses(
             continue
         if not _matches(patterns, mailbox.name):
             continue
-        attributes = _attributes(mailbox)
+        attributes = _attributes(mailbox, extended=request.extended)
         if wants_subscribed and mailbox.subscribed:
             attributes.append(b"\\Subscribed")
         extended = b""
@@ -177,11 +187,12 @@ def xlist_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator
             yield _response(b"XLIST", attributes, mailbox.name)
 
 
-def _attributes(mailbox: MailboxInfo) -> list[bytes]:
+def _attributes(mailbox: MailboxInfo, *, extended: bool = False) -> list[bytes]:
     attributes = [b"\\HasChildren" if mailbox.has_children else b"\\HasNoChildren"]
     if not mailbox.selectable:
-        # RFC 5258 section 3: the first implies the second, which all clients know.
-        attributes += [b"\\NonExistent", b"\\Noselect"]
+        attributes.append(b"\\NonExistent")
+        if not extended:  # RFC 5258 section 3: implied, but not all clients know that
+            attributes.append(b"\\Noselect")
     return attributes + [use.encode("ascii") for use in mailbox.special_uses]
 
 

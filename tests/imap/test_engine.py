@@ -182,7 +182,7 @@ class LimitsTests(SynchronousTestCase):
             self.assertIsInstance(event, Overrun)
 
     def test_the_lines_of_a_command_are_limited_together(self) -> None:
-        wire = b"1 LOGIN " + b"{0+}\r\n " * 3000
+        wire = b"1 LOGIN " + b"{0+}\r\n " * 10_000
         self.assertIsInstance(all_events(wire, authenticated=False)[-1], Overrun)
 
     def test_literals_of_a_command_are_limited_together(self) -> None:

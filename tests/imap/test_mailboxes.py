@@ -91,7 +91,7 @@ class MailboxesTests(ImapCase):
             [
                 'LIST (\\HasNoChildren) "/" INBOX',
                 "STATUS INBOX (MESSAGES 1 UIDNEXT 2)",
-                'LIST (\\HasChildren \\NonExistent \\Noselect) "/" a',
+                'LIST (\\HasChildren \\NonExistent) "/" a',
                 'LIST (\\HasNoChildren) "/" a/b',
                 "STATUS a/b (MESSAGES 0 UIDNEXT 1)",
             ],
@@ -211,6 +211,8 @@ class ListTests(ImapCase):
         self.assertEqual(
             list(found), ["INBOX", 'a ("CHILDINFO" ("SUBSCRIBED"))', "d", "gone"]
         )
+        found = self.names('LIST (SUBSCRIBED RECURSIVEMATCH) "" (a a/b/c)')
+        self.assertEqual(list(found), ["a/b/c"])
         answer = self.client.send(b'1 LIST (RECURSIVEMATCH REMOTE) "" *\r\n')
         self.assertIn(b"1 BAD", answer)
 

@@ -2,6 +2,7 @@
 
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
+from mailsrv.imap.commands.messages import MAX_BINARY
 from mailsrv.settings import ImapSettings
 from mailsrv.store.values import TooManyKeywords
 from tests.imap.office import Client, ImapCase
@@ -160,15 +161,15 @@ class SeveralMessagesTests(MessagesCase):
 
     def test_literal8(self) -> None:
         client = self.selected(0)
-        heard = client.send(b"1 APPEND INBOX ~{10+}\r\na: b\r\n\r\n\0c\r\n")
-        self.assertIn(b"1 OK [APPENDUID", heard)
-        for text in (b"a\nb", b"a\rb", b"\nab", b"abc\r"):
-            for end in range(1, 5):
-                literal = b"~{%d+}\r\n" % len(text) + text[:end]
-                heard = client.send(b"2 APPEND INBOX " + literal)
-                heard += client.send(text[end:] + b"\r\n")
-                self.assertIn(b"2 NO [UNKNOWN-CTE]", heard)
-        self.assertIn(b"MESSAGES 1", client.send(b"3 STATUS INBOX (MESSAGES)\r\n"))
+        for number, body in enumerate((b"a\0b\r\n", b"\n\r\r\n", b"plain\r\n"), 1):
+            text = b"Content-Transfer-Encoding: binary\r\n\r\n" + body
+            heard = client.send(b"1 APPEND INBOX ~{%d+}\r\n" % len(text) + text[:40])
+            heard += client.send(text[40:] + b"\r\n")
+            self.assertIn(b"1 OK [APPENDUID", heard)
+            heard = client.send(b"2 FETCH %d BINARY.PEEK[1]\r\n" % number)
+            self.assertIn(b"{%d}\r\n%b)" % (len(body), body), heard)
+        heard = client.send(b"3 APPEND INBOX ~{%d}\r\n" % (MAX_BINARY + 1))
+        self.assertIn(b"3 NO [TOOBIG]", heard)
 
     def test_utf8(self) -> None:
         client = self.selected(0)

@@ -4,7 +4,6 @@ Also RFC 3691 (UNSELECT), 4315 (UIDPLUS) and 6851 (MOVE), and for APPEND RFC 350
 (MULTIAPPEND). Reading messages is in `fetch` and `search`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,8 +16,9 @@ from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.grammar import SequenceSet
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session, State
-from mailsrv.mailboxes.incoming import Incoming
+from mailsrv.mailboxes.incoming import MEMORY_OCTETS, Incoming
 from mailsrv.mailboxes.sequence import OutOfRange
+from mailsrv.mime.base64_parts import code_binary
 from mailsrv.store.values import NoSuchMailbox, OverQuota
 
 log = Logger()
@@ -28,7 +28,7 @@ log = Logger()
 # Messages of one APPEND, which become visible together: each may hold an open file.
 MAX_MESSAGES = 100
 HELD_OCTETS = 1024 * 1024  # of them in memory; what comes after is written to files
-_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")  # an end of line that is none
+MAX_BINARY = 8 * 1024 * 1024  # octets of a literal8, which is held in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,8 @@ async def _check_next(session: Session, before: int) -> None:
         raise Refused("Too many messages in an APPEND", b"LIMIT")
     if message.size_octets == 0:  # RFC 3502 section 6.3.11: it cancels all
         raise Refused("The message is empty", b"CANNOT")
-    if message.size_octets > session.settings.max_append_octets:
+    most = session.settings.max_append_octets
+    if message.size_octets > (min(most, MAX_BINARY) if message.binary else most):
         raise Refused("The message is too large", b"TOOBIG")
     if not await session.account_mailboxes.has_room(message.size_octets):
         raise OverQuota
@@ -119,31 +120,33 @@ async def _feed(
 ) -> MessageArguments | None:
     """Pass a message on; return the arguments of the next one of its command."""
     binary = session.message is not None and session.message.binary
-    before, bare = b"", False
+    held: list[bytes] = []  # of a literal8, which may have to be coded
     while isinstance(data := await session.message_data(), bytes):
-        if binary and not bare:
-            before, bare = _has_bare(before + data)
+        if binary:
+            held.append(data)
+            continue
         incoming.feed(data)
         if incoming.full:
             await incoming.drained()
     rest = Parser(data.rest)
     if arguments.utf8:
         rest.expect(b")")
-    if bare or before:
-        # A Maildir keeps lines: bare CR and LF would not come out as they went in.
-        raise Refused("Binary content is kept in base64 only", b"UNKNOWN-CTE")
-    if data.message is None:
-        rest.end()
-        return None
-    following = parse_message_arguments(rest)
+    following = None
+    if data.message is not None:
+        following = parse_message_arguments(rest)
     rest.end()
+    if held:
+        await _feed_coded(session, incoming, b"".join(held))
     return following
 
 
-def _has_bare(octets: bytes) -> tuple[bytes, bool]:
-    """Tell whether CR or LF stand alone; a CR at the end is returned, undecided."""
-    last = octets[-1:] if octets.endswith(b"\r") else b""
-    return last, _BARE.search(octets, 0, len(octets) - len(last)) is not None
+async def _feed_coded(session: Session, incoming: Incoming, message: bytes) -> None:
+    """Pass a literal8 on, with the parts in base64 that need it."""
+    message = await session.account_mailboxes.read(lambda _: code_binary(message))
+    for at in range(0, len(message), MEMORY_OCTETS):
+        incoming.feed(message[at : at + MEMORY_OCTETS])
+        if incoming.full:
+            await incoming.drained()
 
 
 # STORE
