@@ -19,12 +19,22 @@ from mailsrv.connections import ConnectionLimits
 from mailsrv.doors.guest import Guest, PluginFailed
 from mailsrv.doors.plugin import Plugins
 from mailsrv.imap.server import ImapFactory
-from mailsrv.interfaces import IConnectionPolicy, IListenerService
+from mailsrv.interfaces import (
+    IChangeListener,
+    IConnectionPolicy,
+    IDeliverer,
+    IListenerService,
+    IMessagePolicy,
+    IRecipientPolicy,
+    IRecipientResolver,
+    ISenderPolicy,
+)
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.server import Pop3Factory
 from mailsrv.routing.router import Router
 from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
 from mailsrv.smtp.engine import ROLES, Role
+from mailsrv.smtp.policies import Policies
 from mailsrv.smtp.server import SmtpFactory
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
@@ -42,6 +52,7 @@ class Parts:
         reactor: Any,  # the global one: it provides more interfaces than one type has
     ) -> None:
         self.threads = Threads(reactor)
+        plugins = Plugins(settings, reactor)
         self._database = AccountDatabase(settings.data / "accounts.sqlite")
         self._live = LiveDirectory(
             self._database, threads=self.threads, reactor=reactor
@@ -57,11 +68,18 @@ class Parts:
             threads=self.threads,
             reactor=reactor,
             settings=settings.store,
+            listeners=plugins.providers(IChangeListener),
         )
         self._smtp_limits = _limits(settings.smtp)
         self._imap_limits = _limits(settings.imap)
         self._pop3_limits = _limits(settings.pop3)
-        router = Router(self._live)
+        router = Router(self._live, plugins.providers(IRecipientResolver))
+        policies = Policies(
+            plugins.providers(ISenderPolicy),
+            plugins.providers(IRecipientPolicy),
+            plugins.providers(IMessagePolicy),
+            plugins.providers(IDeliverer),
+        )
         self._smtp: dict[Role, SmtpFactory] = {
             role: SmtpFactory(
                 role,
@@ -74,6 +92,7 @@ class Parts:
                 mail_store=self._mail_store,
                 connections=self._smtp_limits,
                 reactor=reactor,
+                plugins=policies,
                 log_wire=settings.log.level == "debug",
             )
             for role in ROLES
@@ -97,7 +116,6 @@ class Parts:
             connections=self._pop3_limits,
             reactor=reactor,
         )
-        plugins = Plugins(settings, reactor)
         self.connection_policies = plugins.providers(IConnectionPolicy)
         self._guest_services = plugins.providers(IListenerService)
         # One factory serves a protocol with TLS from the first octet and without.

@@ -26,24 +26,26 @@ class MessageClosed(Exception):
 
 @implementer(IContent)
 class MemoryContent:
-    """Content that is in memory."""
+    """Content that is in memory; it is put together when somebody reads it."""
 
-    def __init__(self, octets: bytes) -> None:
-        self._octets: bytes | None = octets
-        self.size_octets = len(octets)
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces: tuple[bytes, ...] | None = pieces
+        self.size_octets = sum(map(len, pieces))
 
     def read(self, start: int, octets: int) -> "Deferred[bytes]":
         return maybeDeferred(self.read_blocking, start, octets)
 
     def read_blocking(self, start: int, octets: int) -> bytes:
         _check(start, octets)
-        held = self._octets  # once: another thread may close it
-        if held is None:
+        pieces = self._pieces  # once: another thread may close it
+        if pieces is None:
             raise MessageClosed
-        return held[start : start + octets]
+        if len(pieces) > 1:
+            self._pieces = pieces = (b"".join(pieces),)
+        return pieces[0][start : start + octets] if pieces else b""
 
     def close(self) -> None:
-        self._octets = None
+        self._pieces = None
 
 
 @implementer(IContent)

@@ -53,6 +53,7 @@ class Change:
     added: tuple[int, ...]
     flagged: tuple[int, ...]  # their flags are others now
     expunged: tuple[int, ...]
+    rebuilt: bool = False  # it is seen for the first time, or anew: all may be other
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Edit:
     below Return-Path alone. The trace fields of this server stay.
     """
 
-    add: tuple[tuple[str, str], ...] = ()  # name, value: one line each
+    add: tuple[tuple[str, str], ...] = ()  # name, value: one line of ASCII each
     remove: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,9 +101,8 @@ class Edit:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of a header field")
         for name, value in self.add:
-            octets = len(f"{name}: {value}".encode())
-            if not value.isprintable() or octets > MAX_FIELD:
-                raise ValueError(f"the value of {name} is no line of text")
+            if not _TEXT.fullmatch(value) or len(name) + len(value) + 2 > MAX_FIELD:
+                raise ValueError(f"the value of {name} is no line of ASCII text")
 
 
 @dataclass(frozen=True, slots=True)

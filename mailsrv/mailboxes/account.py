@@ -19,6 +19,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailsrv.doors.telling import Telling
+from mailsrv.doors.values import Change
 from mailsrv.mailboxes.flags import split_flags
 from mailsrv.mailboxes.incoming import Courier, Incoming
 from mailsrv.mailboxes.indexer import Indexer
@@ -39,6 +41,7 @@ from mailsrv.store.values import (
     Changes,
     Delivered,
     LockHeld,
+    MailboxExists,
     MailboxInfo,
     MailboxState,
     MailboxStatus,
@@ -51,6 +54,8 @@ from mailsrv.threads import Later, Threads
 
 log = Logger()
 T = TypeVar("T")
+
+JUNK, JUNK_USE = "Junk", "\\Junk"  # RFC 6154
 
 _OWN_EVENTS_S = 0.1  # so long after a write of ours events may still be its own
 _USAGE_AGE_S = 5.0  # what other processes deliver shows after this
@@ -70,6 +75,7 @@ class Surroundings:
     courier: Courier
     now: Callable[[], float]  # wall clock
     settings: Callable[[], StoreSettings]
+    listeners: Sequence[Telling] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,15 @@ class AccountMailboxes:
 
     async def status(self, name: str) -> MailboxStatus:
         return await self.write(lambda store: store.status(name))
+
+    async def junk(self) -> str:
+        """Return the name of the mailbox for junk; it is made if there is none."""
+        for info in await self.mailboxes():
+            if JUNK_USE in info.special_uses and info.selectable:
+                return info.name
+        with suppress(MailboxExists):  # it has lost its use
+            await self.create(JUNK, (JUNK_USE,))
+        return JUNK
 
     # Quota
 
@@ -412,6 +427,7 @@ class AccountMailboxes:
                     for one in changes(result):
                         self._usage = None
                         self._views.apply(one, silent)
+                        self._tell(one)
             finally:
                 done.callback(result)  # a Failure fires the errback chain
 
@@ -424,6 +440,22 @@ class AccountMailboxes:
         self._writes += 1
         self._around.threads.write(self.folder, job).addBoth(ended)
         return await done
+
+    def _tell(self, changes: Changes) -> None:
+        """Let the change listeners know; they hear of it when the views have."""
+        if not self._around.listeners:
+            return
+        change = Change(
+            self.folder,
+            changes.mailbox,
+            tuple(uid for uid, _, _ in changes.added),
+            tuple(uid for uid, _, _ in changes.flagged),
+            tuple(changes.expunged),
+            changes.rebuilt,
+        )
+        if change.added or change.flagged or change.expunged or change.rebuilt:
+            for listener in self._around.listeners:
+                listener.tell(change)
 
     async def read(self, call: Callable[[AccountStore], T]) -> T:
         """Run `call` among the readers; its work should take under 20 ms."""

@@ -12,6 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from mailsrv.doors.message import FileContent, MemoryContent
+from mailsrv.interfaces import IContent
 from mailsrv.store.delivery import Delivery, Letter, Outcome, StagedFile
 from mailsrv.store.values import (
     Delivered,
@@ -146,7 +148,9 @@ class Incoming:
         self._waiters: list[Deferred[None]] = []
         self._failure: StoreError | None = None
         self._ended = False
+        self._whole = False  # all has been fed
         self.feed(with_delivered_to(header, self.targets))
+        self._head_octets = self._total
 
     @property
     def size_octets(self) -> int:
@@ -203,10 +207,8 @@ class Incoming:
         Raises `DeliveryFailed`: then nothing is left of it; or `PartlyDelivered`, if
         copies stand apart. What was in flight against quotas is released either way.
         """
-        if self._half:
-            half, self._half = self._half, b""
-            self._take(half)
         try:
+            await self._end_feeding()
             delivered = await self._written()
         except PartlyDelivered as error:
             self._delivered(error.delivered)
@@ -215,6 +217,36 @@ class Incoming:
             await self.abort()
         self._delivered(delivered)
         return delivered
+
+    async def content(self) -> IContent:
+        """Return what has been fed, to be read; close it in the end.
+
+        Raises `DeliveryFailed`. Nothing more can be fed.
+        """
+        staged = await self._end_feeding()
+        if staged is None:
+            return MemoryContent(*self._pieces)
+        threads = self._courier.threads
+        fd = await threads.sync.run(staged.duplicate)
+        return FileContent(fd, self._total, threads.read)
+
+    async def replace_header(self, header: bytes) -> None:
+        """Put `header` in the place of the first one. Raises `DeliveryFailed`."""
+        staged = await self._end_feeding()
+        head = with_delivered_to(header, self.targets).replace(b"\r\n", b"\n")
+        old_octets, self._head_octets = self._head_octets, len(head)
+        if staged is None:
+            self._pieces[: 1 if old_octets else 0] = [head]
+        else:
+            await self._courier.threads.sync.run(
+                lambda: staged.replace_head(old_octets, head)
+            )
+        self._total += len(head) - old_octets
+        self._grew(len(head) - old_octets)
+
+    def redirect(self, targets: Sequence[Target]) -> None:
+        """Deliver to `targets`, one at least, instead."""
+        self.targets = _distinct(targets)
 
     async def abort(self) -> None:
         """Forget the message and what is in ``tmp/`` of it. Again: no effect."""
@@ -227,20 +259,29 @@ class Incoming:
             self._staged = None
             await self._courier.threads.sync.run(staged.discard)
 
-    async def _written(self) -> list[Delivered]:
+    async def _end_feeding(self) -> StagedFile | None:
+        """Have all octets in memory, or all in the file that is returned."""
+        if not self._whole:
+            self._whole = True
+            half, self._half = self._half, b""
+            self._take(half)
         if self._spilling is not None:
             await self._spilling
         if self._failure is not None:
             raise self._failure
+        if (staged := self._staged) is not None and self._pieces:
+            pieces, self._pieces = self._pieces, []
+            await self._courier.threads.sync.run(lambda: staged.write(pieces))
+        return staged
+
+    async def _written(self) -> list[Delivered]:
         # From here the staged file is the job's to publish or to remove.
         staged, self._staged = self._staged, None
-        if staged is None:
-            return await self._courier.deliver(
-                Letter(self._pieces, self.targets, self._apart)
+        return await self._courier.deliver(
+            Letter(
+                self._pieces if staged is None else staged, self.targets, self._apart
             )
-        pieces = self._pieces
-        await self._courier.threads.sync.run(lambda: staged.write(pieces))
-        return await self._courier.deliver(Letter(staged, self.targets, self._apart))
+        )
 
     def _end(self) -> None:
         self._ended = True

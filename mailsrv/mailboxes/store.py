@@ -11,6 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailsrv.accounts.directory import Account
+from mailsrv.doors.guest import Asked
+from mailsrv.doors.telling import Telling
 from mailsrv.mailboxes.account import AccountMailboxes, Surroundings
 from mailsrv.mailboxes.incoming import Courier, Incoming
 from mailsrv.mailboxes.watch import Watcher
@@ -36,8 +38,12 @@ class MailStore:
         reactor: IReactorTime,
         settings: StoreSettings,
         now: Callable[[], float] = time.time,
+        listeners: Iterable[Asked] = (),
     ) -> None:
-        """`root` holds one directory for each account. Nothing is read yet."""
+        """`root` holds one directory for each account. Nothing is read yet.
+
+        `listeners` hear of every change (`IChangeListener`).
+        """
         self._settings = settings
         self._root = root
         self.now = now  # wall clock
@@ -54,6 +60,7 @@ class MailStore:
             courier,
             now,
             lambda: self._settings,
+            [Telling(listener, reactor) for listener in listeners],
         )
         self._accounts: dict[str, AccountMailboxes] = {}
         self._timer: IDelayedCall | None = None

@@ -1,14 +1,23 @@
 """Where mail for an address goes: recipients to accounts.
 
-Pure look-ups in a directory, but for one look at the database before an address is
-called unknown. Aliases, groups, subaddresses, catch-all and postmaster.
+Look-ups in a directory, but for one look at the database before an address is called
+unknown. Aliases, groups, subaddresses, catch-all and postmaster. Resolvers of plugins
+are asked first, and what they answer is looked up in the directory.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from mailsrv.accounts.addresses import parse
+from twisted.logger import Logger
+
+from mailsrv.accounts.addresses import InvalidAddress, parse
 from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.live import LiveDirectory
+from mailsrv.doors.guest import Asked, PluginFailed
+
+log = Logger()
 
 POSTMASTER = "postmaster"
 
@@ -94,20 +103,63 @@ def _enabled(accounts: tuple[Account, ...]) -> tuple[Account, ...]:
 
 
 class Router:
-    """`resolve` on the directory of the running server."""
+    """`resolve` on the directory of the running server, after the resolvers."""
 
-    def __init__(self, live: LiveDirectory) -> None:
+    def __init__(self, live: LiveDirectory, resolvers: Sequence[Asked] = ()) -> None:
         self._live = live
+        self._resolvers = resolvers
 
     async def resolve(self, forward_path: str) -> Destination:
         """As the function; what was added just now is found as well.
 
-        Raises `InvalidAddress`, and what reading the database raises.
+        Raises `InvalidAddress`, `PluginFailed`, and what reading the database raises.
         """
+        if self._resolvers and forward_path.lower() != POSTMASTER:
+            address = parse(forward_path).canonical
+            for resolver in self._resolvers:
+                found = await resolver.ask(
+                    partial(_resolved, address=address), list, tuple, type(None)
+                )
+                if found is not None:
+                    return await self._instead(address, found, resolver.name)
+        return await self._resolve(forward_path)
+
+    async def _resolve(self, forward_path: str) -> Destination:
         found = resolve(self._live.current, forward_path)
         if isinstance(found, Local):
             return found
         return resolve(await self._live.refresh(), forward_path)
+
+    async def _instead(
+        self, address: str, addresses: Sequence[str], resolver: str
+    ) -> Destination:
+        """Where mail goes for which a resolver gave other addresses."""
+        accounts: dict[str, Account] = {}
+        others: list[Destination] = []
+        for other in addresses:
+            try:
+                destination = await self._resolve(other)
+            except (InvalidAddress, AttributeError, TypeError) as error:
+                log.error("{plugin} gives what is no address", plugin=resolver)
+                raise PluginFailed(resolver) from error
+            if isinstance(destination, Local):
+                accounts |= {account.name: account for account in destination.accounts}
+            else:
+                others.append(destination)
+        outside = [other for other in others if isinstance(other, Outside)]
+        if outside or not accounts:
+            return (outside or others or [Unknown(address)])[0]
+        if others:
+            log.warn(
+                "{plugin} sends mail for {address} to nobody as well",
+                plugin=resolver,
+                address=address,
+            )
+        return Local(address, tuple(accounts.values()))
+
+    def account(self, name: str) -> Account | None:
+        """The account of this name, as was known a second ago."""
+        return self._live.current.account(name)
 
     def exists(self, account: Account) -> bool:
         """Whether the account is still there, as was known a second ago."""
@@ -118,3 +170,8 @@ class Router:
         if self._live.current.may_send_as(account, address):
             return True
         return (await self._live.refresh()).may_send_as(account, address)
+
+
+def _resolved(provider: Any, address: str) -> Any:
+    # Any: what a plugin is and answers.
+    return provider.resolve(address)

@@ -7,9 +7,11 @@ would break its signatures. Pure; content has CR LF line ends here.
 
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mailsrv.accounts.addresses import quote
+from mailsrv.doors.values import Edit
 from mailsrv.mime.address import addresses
 from mailsrv.mime.header import unfold
 from mailsrv.smtp.reply import Refused, Reply
@@ -116,6 +118,38 @@ class Header:
         if self.count(b"from") and not found:
             raise Refused(Reply(554, "5.6.0", "No address in From"))
         return found
+
+
+@dataclass(slots=True)
+class Block:
+    """A header block as it will stand in the file, and what policies change in it."""
+
+    return_path: bytes = b""
+    trace: bytes = b""  # our Received
+    fields: bytes = b""  # what came, mended
+
+    @property
+    def octets(self) -> bytes:
+        """The block with the empty line at its end."""
+        return b"".join((self.return_path, self.trace, self.fields, b"\r\n"))
+
+    def edit(self, edits: Iterable[Edit]) -> None:
+        """Take away fields that came, and add others above ours."""
+        edits = list(edits)
+        if unwanted := [name for edit in edits for name in edit.remove]:
+            self.fields = _without(self.fields, unwanted)
+        added = "".join(f"{k}: {v}\r\n" for edit in edits for k, v in edit.add)
+        self.trace = added.encode() + self.trace
+
+
+def _without(fields: bytes, names: Iterable[str]) -> bytes:
+    either = b"|".join(re.escape(name.encode()) for name in names)
+    return re.sub(
+        rb"^(?:%b)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+" % either,
+        b"",
+        fields,
+        flags=re.IGNORECASE | re.MULTILINE,
+    )
 
 
 def _address(local: bytes, host: bytes) -> str:

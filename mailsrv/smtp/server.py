@@ -37,6 +37,7 @@ from mailsrv.routing.router import Router
 from mailsrv.settings import SmtpSettings, TlsSettings
 from mailsrv.smtp.engine import TOO_MANY_ERRORS, Engine, Profile, Role, Wait
 from mailsrv.smtp.events import Close, Content, Hello, StartTls
+from mailsrv.smtp.policies import Policies, with_rules
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import START_TLS, Session
 from mailsrv.smtp.transaction import Client, MailStore, Site
@@ -50,6 +51,7 @@ STRETCH_OCTETS = 64 * 1024  # of content that `data_timeout_s` is for
 COMMANDS_IN_A_TURN = 200  # pipelined ones answered before others get the reactor
 LINGER_S = 20.0  # for the peer to take the last reply
 
+_NO_PLUGINS = Policies()
 _TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections")
 _TALKED_FIRST = Reply(554, "5.5.0", "You talked before the greeting")
 _TIMEOUT = Reply(421, "4.4.2", "You took too long")
@@ -77,6 +79,7 @@ class SmtpFactory(Factory):
         mail_store: MailStore,
         connections: ConnectionLimits,
         reactor: IReactorTime,
+        plugins: Policies = _NO_PLUGINS,
         now: Callable[[], float] = time.time,
         log_wire: bool = False,
     ) -> None:
@@ -90,6 +93,7 @@ class SmtpFactory(Factory):
         self.mail_store = mail_store
         self.connections = connections
         self.reactor = reactor
+        self.plugins = plugins
         self.now = now
         self.log_wire = log_wire  # commands and replies, at level debug
         self.draining = False
@@ -125,6 +129,13 @@ class SmtpFactory(Factory):
             self.settings,
             self.router,
             self.mail_store,
+            with_rules(
+                self.plugins,
+                self.role,
+                self.router,
+                self.mail_store,
+                self.settings.over_quota,
+            ),
             self.now,
         )
 

@@ -5,21 +5,34 @@ delivery into all mailboxes before the 250. Waits for the router and the store;
 knows nothing of connections.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
 from mailsrv.accounts.addresses import InvalidAddress
 from mailsrv.accounts.directory import Account
 from mailsrv.accounts.scram import ChannelBinding
+from mailsrv.doors.guest import Asked, PluginFailed, decide
+from mailsrv.doors.message import Message
+from mailsrv.doors.values import Accept, Defer, Recipient, Reject, Sender
+from mailsrv.interfaces import IContent
 from mailsrv.routing.router import Disabled, Local, Outside, Router, Unknown
 from mailsrv.settings import SmtpSettings
 from mailsrv.smtp.content import TOO_BIG
 from mailsrv.smtp.engine import Role
 from mailsrv.smtp.events import Mail
-from mailsrv.smtp.header import Header, HeaderReader, date_time, protocol, received
+from mailsrv.smtp.header import (
+    Block,
+    Header,
+    HeaderReader,
+    date_time,
+    protocol,
+    received,
+)
+from mailsrv.smtp.policies import Accounts, Policies, judge
 from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Replies, Reply
 from mailsrv.store.values import (
     DeliveryFailed,
@@ -38,10 +51,6 @@ NO_QUEUE = Reply(
     451, "4.3.0", "This server has no outbound queue yet: own domains only"
 )
 NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Such an address needs SMTPUTF8 in MAIL")
-MAILBOX_FULL = Reply(552, "5.2.2", "Mailbox full")
-MAILBOX_FULL_FOR_NOW = Reply(452, "4.2.2", "Mailbox full, try again later")
-NOT_YOUR_ADDRESS = Reply(553, "5.7.1", "You may not send as this address")
-NOT_YOUR_FROM = Reply(550, "5.7.1", "You may not send as the address in From")
 LOOP = Reply(554, "5.4.6", "Too many Received fields: a mail loop")
 DISK_FULL = Reply(452, "4.3.1", "Not enough disk space, try again later")
 
@@ -53,20 +62,16 @@ class Incoming(Protocol):
     def full(self) -> bool: ...
     def feed(self, data: bytes) -> None: ...
     def drained(self) -> Awaitable[None]: ...
+    def content(self) -> Awaitable[IContent]: ...
+    def replace_header(self, header: bytes) -> Awaitable[None]: ...
+    def redirect(self, targets: Sequence[Target]) -> None: ...
     def commit(self) -> Awaitable[object]: ...
     def abort(self) -> Awaitable[None]: ...
 
 
-class Mailboxes(Protocol):
-    """An account's mailboxes: see mailsrv.mailboxes.account."""
-
-    def has_room(self, octets: int) -> Awaitable[bool]: ...
-
-
-class MailStore(Protocol):
+class MailStore(Accounts, Protocol):
     """Where mail is kept: see mailsrv.mailboxes.store."""
 
-    def account(self, account: Account) -> Mailboxes: ...
     def receive(
         self, targets: Sequence[Target], header: bytes, *, apart: bool = False
     ) -> Incoming: ...
@@ -81,6 +86,7 @@ class Site:
     settings: SmtpSettings
     router: Router
     mail_store: MailStore
+    policies: Policies
     now: Callable[[], float]  # seconds since 1970
 
 
@@ -117,19 +123,35 @@ class Transaction:
         self._targets: dict[str, Target] = {}  # by folder: each mailbox once
         self._accounts: dict[str, Account] = {}  # those of the targets, by folder
         self._header = HeaderReader()
+        self._block = Block()
         self._incoming: Incoming | None = None
+
+    @property
+    def _who(self) -> dict[str, Any]:
+        """The log fields that tell whose line it is. Any: the log takes all."""
+        return {"session": self._client.session, "transaction": self.name}
+
+    @property
+    def _sender(self) -> Sender:
+        """The sender, as policies are shown it."""
+        client, mail = self._client, self.mail
+        return Sender(
+            self._site.service,
+            client.peer,
+            client.name,
+            bool(client.tls),
+            None if client.account is None else client.account.name,
+            mail.reverse_path,
+            mail.size_octets,
+        )
 
     async def check_sender(self) -> Reply:
         """Decide on MAIL."""
-        mail, account = self.mail, self._client.account
-        if mail.size_octets > self._site.settings.max_message_octets:
+        if self.mail.size_octets > self._site.settings.max_message_octets:
             raise Refused(TOO_BIG)
-        # RFC 6409 section 6.1. Receipts and the like have no sender.
-        if self._submission and mail.reverse_path:
-            if account is None or not await self._site.router.may_send_as(
-                account, mail.reverse_path
-            ):
-                raise Refused(NOT_YOUR_ADDRESS)
+        policies = self._site.policies.sender
+        sender = self._sender
+        await self._decide(policies, lambda policy: policy.sender(sender))
         return OK
 
     async def add_recipient(self, forward_path: str) -> Reply:
@@ -140,6 +162,8 @@ class Transaction:
             destination = await self._site.router.resolve(forward_path)
         except InvalidAddress as error:
             raise Refused(NOT_AN_ADDRESS) from error
+        except PluginFailed as error:
+            raise Refused(LOCAL_ERROR) from error
         match destination:
             case Outside():
                 raise Refused(NO_QUEUE if self._submission else NO_RELAY)
@@ -148,7 +172,10 @@ class Transaction:
             case Disabled():
                 raise Refused(DISABLED_RECIPIENT)
             case Local(address, accounts):
-                await self._check_room(accounts)
+                names = tuple(account.name for account in accounts)
+                recipient = Recipient(self._sender, forward_path, names)
+                policies = self._site.policies.recipient
+                await self._decide(policies, lambda p: p.recipient(recipient))
                 for account in accounts:
                     self._accounts[account.folder] = account
                     self._targets.setdefault(
@@ -159,20 +186,16 @@ class Transaction:
         self.recipients.append(forward_path)
         return OK
 
-    async def _check_room(self, accounts: Sequence[Account]) -> None:
-        """Refuse if all mailboxes are full.
-
-        One full mailbox of a group does not keep mail from the others, nor does its
-        owner silently miss it: that one goes beyond its quota.
-        """
-        for account in accounts:
-            if account.quota_octets is None:
-                return
-            mailboxes = self._site.mail_store.account(account)
-            if await mailboxes.has_room(self.mail.size_octets):
-                return
-        defer = self._site.settings.over_quota == "defer"
-        raise Refused(MAILBOX_FULL_FOR_NOW if defer else MAILBOX_FULL)
+    async def _decide(
+        self, policies: Sequence[Asked], call: Callable[[Any], Any]
+    ) -> None:
+        """Refuse what a policy does not accept. Any: policies of each door."""
+        try:
+            decision = await decide(policies, call, self._who)
+        except PluginFailed as error:
+            raise Refused(LOCAL_ERROR) from error
+        if not isinstance(decision, Accept):
+            raise Refused(_reply(decision))
 
     async def feed(self, octets: bytes) -> None:
         """Take content. After a failure the rest goes nowhere."""
@@ -194,18 +217,84 @@ class Transaction:
         if self._incoming is None:
             self._incoming, body = await self._begin(*self._header.finish())
             self._incoming.feed(body)
-        if not all(map(self._site.router.exists, self._accounts.values())):
-            # Deleted since RCPT: nobody would ever see what is put there, but an
-            # account that is made later under that name. The retry is refused.
-            return LOCAL_ERROR
         try:
-            await self._incoming.commit()
+            await self._judge(self._incoming)
+            if not all(map(self._site.router.exists, self._accounts.values())):
+                # Deleted since RCPT: nobody would ever see what is put there, but an
+                # account that is made later under that name. The retry is refused.
+                return LOCAL_ERROR
+            if self._targets:  # else deliverers have taken all copies
+                await self._incoming.commit()
         except PartlyDelivered as partly:
             for target, failed in partly.failed.items():
                 self._failed[target.folder] = self._failure(failed)
         except StoreError as failed:  # the disk, or a mailbox that is locked for long
             return self._failure(failed)
+        except PluginFailed:
+            return LOCAL_ERROR
         return Reply(250, "2.0.0", f"Ok, id {self.name}")
+
+    async def _judge(self, incoming: Incoming) -> None:
+        """Do what message policies and deliverers say, before any copy is there."""
+        policies = self._site.policies
+        if policies.message:
+            async with self._read(incoming) as message:
+                judgement = await judge(policies.message, message, self._who)
+            if judgement.refusal is not None:
+                raise Refused(_reply(judgement.refusal))
+            if judgement.edits:
+                self._block.edit(judgement.edits)
+                await incoming.replace_header(self._block.octets)
+            if judgement.quarantined:
+                await self._quarantine(incoming)
+                return
+        if policies.deliverers:
+            async with self._read(incoming) as message:
+                await self._deliver(message)
+            if self._targets:
+                incoming.redirect([*self._targets.values()])
+
+    @asynccontextmanager
+    async def _read(self, incoming: Incoming) -> AsyncIterator[Message]:
+        content = await incoming.content()
+        try:
+            recipients = tuple(self.recipients)
+            octets = self._block.octets
+            yield Message(self.name, self._sender, recipients, octets, content)
+        finally:
+            content.close()
+
+    async def _quarantine(self, incoming: Incoming) -> None:
+        for folder, target in self._targets.items():
+            mailboxes = self._site.mail_store.account(self._accounts[folder])
+            junk = await mailboxes.junk()
+            self._targets[folder] = replace(target, mailbox=junk)
+        incoming.redirect([*self._targets.values()])
+
+    async def _deliver(self, message: Message) -> None:
+        """Give copies to the deliverers that take them; the rest is for mailboxes."""
+        for folder, account in self._accounts.items():
+            try:
+                taken = await self._take(message, account)
+            except PluginFailed:
+                if self._client.role != "lmtp":
+                    raise
+                self._failed[folder] = LOCAL_ERROR
+                taken = True
+            if taken:
+                del self._targets[folder]
+
+    async def _take(self, message: Message, account: Account) -> bool:
+        for deliverer in self._site.policies.deliverers:
+            if await deliverer.ask(lambda d: d.deliver(message, account.name), bool):
+                log.info(
+                    "{plugin} has taken the mail of {account}",
+                    plugin=deliverer.name,
+                    account=account.name,
+                    **self._who,
+                )
+                return True
+        return False
 
     def replies(self, reply: Reply) -> Replies:
         """Return LMTP's replies, `reply` to each recipient who has no other."""
@@ -249,23 +338,19 @@ class Transaction:
         # RFC 5321 section 4.4: only the last server sets Return-Path, we.
         settled = header.without(b"return-path")
         if self._submission:
-            settled = await self._mended(header)
+            settled = self._mended(header)
         self._header = HeaderReader()
         reverse_path = f"Return-Path: <{self.mail.reverse_path}>\r\n".encode()
-        block = b"".join((reverse_path, self._received(), settled, b"\r\n"))
+        self._block = Block(reverse_path, self._received(), settled)
         # RFC 2033 section 4.2: LMTP's client learns of each recipient.
         apart = self._client.role == "lmtp"
         targets = [*self._targets.values()]
+        block = self._block.octets
         return self._site.mail_store.receive(targets, block, apart=apart), body
 
-    async def _mended(self, header: Header) -> bytes:
-        """Check whose name is in the header, and make it whole (RFC 6409 8)."""
+    def _mended(self, header: Header) -> bytes:
+        """Make the header of a new message whole (RFC 6409 section 8)."""
         account = self._client.account
-        for address in header.senders():
-            if account is None or not await self._site.router.may_send_as(
-                account, address
-            ):
-                raise Refused(NOT_YOUR_FROM)
         added = []
         if not header.count(b"date"):
             added.append(f"Date: {date_time(self._site.now())}\r\n")
@@ -297,3 +382,7 @@ class Transaction:
             forward_path=self.recipients[0] if len(self.recipients) == 1 else "",
             date=date_time(self._site.now()),
         )
+
+
+def _reply(decision: Reject | Defer) -> Reply:
+    return Reply(decision.code, decision.enhanced_code, decision.text)

@@ -113,6 +113,14 @@ class StagedFile:
         for piece in pieces:
             self._count.feed(piece)
 
+    def duplicate(self) -> int:
+        """Return a further descriptor of the file, to read from."""
+        try:
+            return os.dup(self._fd)
+        except OSError as error:
+            self.discard()
+            raise failure(error) from error
+
     def replace_head(self, old_octets: int, head: bytes) -> None:
         """Put `head` in the place of the first `old_octets`, in a new file.
 
@@ -344,11 +352,13 @@ class Delivery:
         job.staged.sync(job.internal_date)
 
     def _publish(self, job: _Job) -> None:
-        """Name the file in every target; last where it is, by a rename."""
+        """Name the file in every target; last where it is, by a rename.
+
+        Where it is may be no target any more: mail is redirected when all is read.
+        """
         staged = job.staged
         assert staged is not None  # noqa: S101  # made by _write
-        targets = [t for t in job.letter.targets if t is not staged.home]
-        for target in (*targets, staged.home):
+        for target in sorted(job.letter.targets, key=lambda t: t is staged.home):
             place = self._rename if target is staged.home else self._link
             copy = self._copy_for(target, job, staged)
             try:

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.accounts.directory import Account
+from mailsrv.doors.guest import Asked
 from mailsrv.mailboxes.account import AccountMailboxes
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import STAR
@@ -26,7 +27,11 @@ class Office:
     """One process. Several over the same `root` stand for several processes."""
 
     def __init__(
-        self, test: SynchronousTestCase, root: Path, clock: Clock | None = None
+        self,
+        test: SynchronousTestCase,
+        root: Path,
+        clock: Clock | None = None,
+        listeners: Sequence[Asked] = (),
     ) -> None:
         self.test = test
         self.root = root
@@ -39,6 +44,7 @@ class Office:
             reactor=self.clock,
             settings=StoreSettings(free_space_reserve_octets=0),
             now=lambda: time.time() + self.ahead_s,
+            listeners=listeners,
         )
         self.wait(self.mail_store.start())
         test.addCleanup(self.stop)

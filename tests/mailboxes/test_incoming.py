@@ -2,9 +2,10 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +19,13 @@ from mailsrv.mailboxes.incoming import (
     Incoming,
     with_delivered_to,
 )
+from mailsrv.store import maildir
 from mailsrv.store.delivery import Delivery
 from mailsrv.store.durable import Disk
 from mailsrv.store.values import Delivered, DeliveryFailed, Target
 from tests.mailboxes.twin import TwinPool, TwinThreads
 
+T = TypeVar("T")
 ANNA = Target("anna", delivered_to=b"anna@example.test")
 BERT = Target("bert", delivered_to=b"bert@example.test")
 
@@ -258,6 +261,7 @@ class BatchTests(SynchronousTestCase):
         self.bench.sync.held = False
         large = self.bench.incoming()
         large.feed(b"x" * (MEMORY_OCTETS + 1))
+        large.feed(b"x")
         self.bench.sync.held = True
         slow = Deferred.fromCoroutine(large.commit())
         self.bench.sync.release()  # the rest of the message is written
@@ -306,3 +310,94 @@ def incoming_octets() -> int:
 def held(incoming: Incoming) -> int:
     """The octets of a message that are in memory now."""
     return incoming._held
+
+
+class JudgedTests(SynchronousTestCase):
+    """What message policies read and change before a message is committed."""
+
+    HEADER = b"Return-Path: <>\r\nSubject: x\r\n\r\n"
+
+    def setUp(self) -> None:
+        self.bench = Bench(self.mktemp())
+        maildir.create(self.bench.root / "anna" / "Maildir" / ".Junk")
+
+    def incoming(self, size: int, *targets: Target) -> Incoming:
+        incoming = self.bench.incoming(*targets, header=self.HEADER)
+        for _ in range(size // 1000):
+            incoming.feed(b"y" * 998 + b"\r\n")
+        incoming.feed(b"end\r")  # the half of a line end
+        return incoming
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        # Any: what a coroutine yields. The result: successResultOf is untyped.
+        done = Deferred.fromCoroutine(work)
+        self.bench.clock.advance(0)
+        result: T = self.successResultOf(done)
+        return result
+
+    def assert_full(self, work: Coroutine[Any, Any, object]) -> None:
+        # Any: as above.
+        failed = self.failureResultOf(Deferred.fromCoroutine(work), DeliveryFailed)
+        self.assertEqual(failed.value.kind, "full")
+
+    def read(self, incoming: Incoming) -> bytes:
+        content = self.wait(incoming.content())
+        self.assertEqual(content.size_octets, incoming.size_octets)
+        found = b""
+        while octets := self.successResultOf(content.read(len(found), 1 << 20)):
+            found += octets
+        content.close()
+        return found
+
+    def test_what_is_read_is_what_is_delivered(self) -> None:
+        for size in (0, 10_000, 2_000_000):
+            incoming = self.incoming(size)
+            octets = self.read(incoming)
+            self.assertEqual(self.read(incoming), octets)  # as often as one likes
+            self.wait(incoming.commit())
+            self.assertIn(octets, self.bench.files())
+            self.assertTrue(octets.endswith(b"end\r"))
+        self.assertEqual(self.bench.left_in_tmp(), [])
+
+    def test_another_header(self) -> None:
+        for size in (0, 10_000, 2_000_000):
+            incoming = self.incoming(size)
+            before = self.read(incoming)
+            new = self.HEADER.replace(b"\r\n\r\n", b"\r\nX-New: y\r\n\r\n")
+            self.wait(incoming.replace_header(new))
+            after = before.replace(b"x\n\n", b"x\nX-New: y\n\n", 1)
+            self.assertEqual(self.read(incoming), after)
+            self.assertEqual(self.bench.in_flight, len(after))
+            self.wait(incoming.replace_header(self.HEADER))
+            self.assertEqual(self.read(incoming), before)
+            self.wait(incoming.commit())
+            self.assertIn(before, self.bench.files())
+            self.assertEqual(self.bench.in_flight, 0)
+
+    def test_elsewhere(self) -> None:
+        junk = Target("anna", "Junk")
+        for size in (0, 2_000_000):
+            incoming = self.incoming(size, ANNA, BERT)
+            octets = self.read(incoming)
+            incoming.redirect([BERT, junk])
+            self.wait(incoming.commit())
+            self.assertEqual(self.bench.files("anna"), [])
+            self.assertEqual(self.bench.files("bert"), [octets])
+            new = list(self.bench.root.glob("anna/Maildir/.Junk/new/*"))
+            self.assertEqual([path.read_bytes() for path in new], [octets])
+            for path in (*new, *self.bench.root.glob("bert/Maildir/new/*")):
+                path.unlink()
+        self.assertEqual(self.bench.left_in_tmp(), [])
+
+    def test_a_failing_disk_is_told_and_leaves_nothing(self) -> None:
+        self.bench.disk.fail_write_after = 1
+        incoming = self.incoming(2_000_000)
+        self.assert_full(incoming.content())
+        self.wait(incoming.abort())
+        self.bench.disk.fail_write_after = None
+        incoming = self.incoming(2_000_000)
+        self.wait(incoming.content()).close()
+        self.bench.disk.fail_write_after = 0
+        self.assert_full(incoming.replace_header(self.HEADER * 2))
+        self.wait(incoming.abort())
+        self.assertEqual((self.bench.left_in_tmp(), self.bench.in_flight), ([], 0))

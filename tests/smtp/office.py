@@ -19,11 +19,13 @@ from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.accounts.passwords import hash_password
 from mailsrv.connections import ConnectionLimits
+from mailsrv.doors.message import MemoryContent
 from mailsrv.routing.router import Router
 from mailsrv.settings import LoginSettings, SmtpSettings, TlsSettings
 from mailsrv.smtp.engine import Role
+from mailsrv.smtp.policies import Mailboxes
 from mailsrv.smtp.server import SmtpFactory, SmtpServer
-from mailsrv.smtp.transaction import Incoming, Mailboxes
+from mailsrv.smtp.transaction import Incoming
 from mailsrv.store.values import Target
 from tests.inline_threads import InlineThreads
 
@@ -66,6 +68,16 @@ class MemoryIncoming:
 
     async def drained(self) -> None:
         await self._store.wait()
+
+    async def content(self) -> MemoryContent:
+        return MemoryContent(self.octets.replace(b"\r\n", b"\n"))
+
+    async def replace_header(self, header: bytes) -> None:
+        self.octets = header + self.octets[len(self.header) :]
+        self.header = header
+
+    def redirect(self, targets: Sequence[Target]) -> None:
+        self.targets = targets
 
     async def commit(self) -> None:
         await self._store.wait()
@@ -122,6 +134,9 @@ class MemoryMailboxes:
 
     async def has_room(self, octets: int) -> bool:
         return self._limit is None or self._used + max(octets, 1) <= self._limit
+
+    async def junk(self) -> str:
+        return "Junk"
 
 
 class Wire(StringTransport):

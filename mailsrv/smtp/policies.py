@@ -1,0 +1,183 @@
+"""Who may send what to whom: the rules of every server, and those that plugins add.
+
+The built-in rules come through the same doors as plugins (`mailsrv.interfaces`). The
+first that says no has decided; of messages, edits and quarantine add up.
+"""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailsrv.accounts.directory import Account
+from mailsrv.doors.guest import Asked, BuiltIn
+from mailsrv.doors.message import Message
+from mailsrv.doors.values import (
+    ACCEPT,
+    Accept,
+    Decision,
+    Defer,
+    Edit,
+    Quarantine,
+    Recipient,
+    Reject,
+    Sender,
+    Verdict,
+)
+from mailsrv.interfaces import IMessagePolicy, IRecipientPolicy, ISenderPolicy
+from mailsrv.routing.router import Router
+from mailsrv.smtp.engine import Role
+from mailsrv.smtp.header import Header
+from mailsrv.smtp.reply import Refused
+
+log = Logger()
+
+NOT_YOUR_ADDRESS = Reject("You may not send as this address", 553, "5.7.1")
+NOT_YOUR_FROM = Reject("You may not send as the address in From", 550, "5.7.1")
+MAILBOX_FULL = Reject("Mailbox full", 552, "5.2.2")
+MAILBOX_FULL_FOR_NOW = Defer("Mailbox full, try again later", 452, "4.2.2")
+
+
+class Mailboxes(Protocol):
+    """An account's mailboxes: see mailsrv.mailboxes.account."""
+
+    def has_room(self, octets: int) -> Awaitable[bool]: ...
+    def junk(self) -> Awaitable[str]: ...
+
+
+class Accounts(Protocol):
+    """Where mail is kept: see mailsrv.mailboxes.store."""
+
+    def account(self, account: Account) -> Mailboxes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """Who is asked, in this order."""
+
+    sender: Sequence[Asked] = ()
+    recipient: Sequence[Asked] = ()
+    message: Sequence[Asked] = ()
+    deliverers: Sequence[Asked] = ()
+
+
+def with_rules(
+    plugins: Policies, role: Role, router: Router, accounts: Accounts, over_quota: str
+) -> Policies:
+    """Return the built-in rules, and `plugins` after them."""
+    submission = role == "submission"
+    own = [BuiltIn("own-addresses", OwnAddresses(router))] if submission else []
+    room = BuiltIn("room-for-mail", RoomForMail(router, accounts, over_quota))
+    return Policies(
+        [*own, *plugins.sender],
+        [room, *plugins.recipient],
+        [*own, *plugins.message],
+        plugins.deliverers,
+    )
+
+
+@implementer(ISenderPolicy, IMessagePolicy)
+class OwnAddresses:
+    """Users send as themselves, in MAIL (RFC 6409 section 6.1) and in From."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def sender(self, sender: Sender) -> Decision:
+        if not sender.reverse_path:  # receipts and the like
+            return ACCEPT
+        good = await self._may_send_as(sender.account, sender.reverse_path)
+        return ACCEPT if good else NOT_YOUR_ADDRESS
+
+    async def message(self, message: Message) -> Verdict:
+        try:
+            senders = Header(message.header).senders()
+        except Refused as refused:  # it is not plain who is meant
+            reply = refused.reply
+            return Reject(reply.text, reply.code, reply.enhanced_code)
+        for address in senders:
+            if not await self._may_send_as(message.sender.account, address):
+                return NOT_YOUR_FROM
+        return ACCEPT
+
+    async def _may_send_as(self, name: str | None, address: str) -> bool:
+        account = None if name is None else self._router.account(name)
+        if account is None:
+            return False
+        return await self._router.may_send_as(account, address)
+
+
+@implementer(IRecipientPolicy)
+class RoomForMail:
+    """Refuses mail if all mailboxes of a recipient are full.
+
+    One full mailbox of a group does not keep mail from the others, nor does its
+    owner silently miss it: that one goes beyond its quota.
+    """
+
+    def __init__(self, router: Router, accounts: Accounts, over_quota: str) -> None:
+        self._router = router
+        self._accounts = accounts
+        self._full = MAILBOX_FULL_FOR_NOW if over_quota == "defer" else MAILBOX_FULL
+
+    async def recipient(self, recipient: Recipient) -> Decision:
+        for name in recipient.accounts:
+            account = self._router.account(name)
+            if account is None:  # deleted in this moment
+                continue
+            if account.quota_octets is None:
+                return ACCEPT
+            mailboxes = self._accounts.account(account)
+            if await mailboxes.has_room(recipient.sender.size_octets):
+                return ACCEPT
+        return self._full
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What the message policies have said together."""
+
+    refusal: Reject | Defer | None = None
+    quarantined: bool = False
+    edits: list[Edit] = field(default_factory=list)
+
+    def edit(self, edit: Edit) -> None:
+        """Note an edit, if it is one."""
+        if edit.add or edit.remove:
+            self.edits.append(edit)
+
+
+async def judge(
+    policies: Sequence[Asked], message: Message, who: Mapping[str, Any]
+) -> Judgement:
+    """Ask all message policies, until one refuses. Raises `PluginFailed`.
+
+    `who` are log fields: Any, as the log takes all values.
+    """
+    judgement = Judgement()
+    for policy in policies:
+        verdict: Verdict = await policy.ask(
+            lambda provider: provider.message(message),
+            *(Accept, Reject, Defer, Edit, Quarantine),
+        )
+        match verdict:
+            case Reject(text) | Defer(text):
+                judgement.refusal = verdict
+                log.info(
+                    "{policy} says no: {reason}", policy=policy.name, reason=text, **who
+                )
+                return judgement
+            case Edit():
+                judgement.edit(verdict)
+            case Quarantine(reason, edit):
+                judgement.quarantined = True
+                judgement.edit(edit)
+                log.info(
+                    "{policy} quarantines: {reason}",
+                    policy=policy.name,
+                    reason=reason,
+                    **who,
+                )
+    return judgement
