@@ -96,12 +96,14 @@ class SmtpSettings:
 
 # The words of IMAP's CAPABILITY beside IMAP4rev1, in the order in which they are sent.
 ImapExtension = Literal[
+    "IMAP4REV2",
     "LITERAL+",
     "SASL-IR",
     "ID",
     "ENABLE",
     "IDLE",
     "NAMESPACE",
+    "UTF8=ACCEPT",
     "COMPRESS=DEFLATE",
     "CHILDREN",
     "LIST-EXTENDED",

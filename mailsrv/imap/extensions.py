@@ -6,8 +6,14 @@ from mailsrv.settings import ImapExtension
 
 WORDS = tuple(word.encode("ascii") for word in get_args(ImapExtension))
 # Of use before the log-in.
-ALWAYS = frozenset((b"LITERAL+", b"SASL-IR", b"ID", b"ENABLE", b"IDLE", b"NAMESPACE"))
+ALWAYS = frozenset(
+    (b"IMAP4REV2", b"LITERAL+", b"SASL-IR", b"ID", b"ENABLE", b"IDLE", b"NAMESPACE")
+)
+# Words that are not in capitals only.
+SPELLINGS = {b"IMAP4REV2": b"IMAP4rev2"}
 # Of no use, and not offered, without another one.
 NEEDS = {b"QRESYNC": b"CONDSTORE"}
 # RFC 5161 section 3.1: those that a client has to ask for.
-ENABLES: frozenset[bytes] = frozenset((b"CONDSTORE", b"QRESYNC"))
+ENABLES: frozenset[bytes] = frozenset(
+    (b"CONDSTORE", b"QRESYNC", b"UTF8=ACCEPT", b"IMAP4REV2")
+)

@@ -20,6 +20,10 @@ def string(data: bytes) -> bytes:
     """Return `data` as a quoted string, as a literal where it cannot be one."""
     if len(data) > MAX_QUOTED or not data.isascii() or _unquotable(data):
         return literal(data)
+    return _quoted(data)
+
+
+def _quoted(data: bytes) -> bytes:
     return b'"%b"' % data.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 
@@ -34,9 +38,13 @@ def astring(data: bytes) -> bytes:
     return string(data)
 
 
-def mailbox(name: str) -> bytes:
-    """Return a mailbox name in modified UTF-7."""
-    return astring(mutf7.encode(name))
+def mailbox(name: str, *, utf8: bool = False) -> bytes:
+    """Return a mailbox name in modified UTF-7, or in UTF-8 (RFC 9755 section 3)."""
+    if not utf8:
+        return astring(mutf7.encode(name))
+    if name.isascii():
+        return astring(name.encode("ascii"))
+    return _quoted(name.encode())  # names hold no control characters
 
 
 def text(words: str) -> bytes:

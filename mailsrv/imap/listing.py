@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from mailsrv.imap import format
 from mailsrv.imap.errors import ProtocolViolation
-from mailsrv.imap.parser import Parser
+from mailsrv.imap.parser import Parser, decoded_name
 from mailsrv.imap.patterns import Pattern
-from mailsrv.store import mutf7
 from mailsrv.store.names import INBOX, SEPARATOR
 from mailsrv.store.values import MailboxInfo
 
@@ -32,6 +31,7 @@ class List:
     returns: frozenset[bytes] = frozenset()
     status: tuple[bytes, ...] = ()  # items that STATUS is to tell of each mailbox
     extended: bool = False  # in a form that only RFC 5258 has
+    utf8: bool = False  # names are in UTF-8, here and in the answer
 
     @property
     def asks_for_separator(self) -> bool:
@@ -44,7 +44,8 @@ def parse_plain(arguments: Parser) -> List:
     arguments.space()
     reference = arguments.astring()
     arguments.space()
-    return List(reference, (arguments.list_mailbox(),))
+    patterns = (arguments.list_mailbox(),)
+    return List(reference, patterns, utf8=arguments.utf8)
 
 
 def parse_list(arguments: Parser) -> List:
@@ -85,7 +86,7 @@ def parse_list(arguments: Parser) -> List:
         extended = True
         arguments.items(option, may_be_empty=True)
     known = _known(returns, RETURNS)
-    return List(reference, patterns, selection, known, status, extended)
+    return List(reference, patterns, selection, known, status, extended, arguments.utf8)
 
 
 def _known(names: Iterable[bytes], known: set[bytes]) -> frozenset[bytes]:
@@ -99,7 +100,7 @@ def _known(names: Iterable[bytes], known: set[bytes]) -> frozenset[bytes]:
 def patterns_of(request: List) -> list[Pattern]:
     """Return the patterns with their reference, as names in Unicode.
 
-    What is no modified UTF-7 matches nothing.
+    What is not coded as it should matches nothing.
     """
     found = []
     for coded in request.patterns:
@@ -108,7 +109,7 @@ def patterns_of(request: List) -> list[Pattern]:
             # Thunderbird may end the name of a folder with the separator.
             text = text.removesuffix(SEPARATOR.encode("ascii"))
         try:
-            found.append(Pattern(mutf7.decode(text)))
+            found.append(Pattern(decoded_name(text, utf8=request.utf8)))
         except ValueError:
             continue
     return found
@@ -146,7 +147,10 @@ def list_responses(
             extended = b' ("CHILDINFO" (%b))' % b" ".join(
                 b'"%b"' % criterion for criterion in criteria
             )
-        yield mailbox, _response(b"LIST", attributes, mailbox.name, extended)
+        yield (
+            mailbox,
+            _response(b"LIST", attributes, mailbox.name, extended, utf8=request.utf8),
+        )
 
 
 def _is_selected(request: List, mailbox: MailboxInfo) -> bool:
@@ -168,7 +172,7 @@ def lsub_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator[
     for name in sorted(names, key=lambda name: (name != INBOX, name)):
         if _matches(patterns, name):
             attributes = [] if name in subscribed else [b"\\Noselect"]
-            yield _response(b"LSUB", attributes, name)
+            yield _response(b"LSUB", attributes, name, utf8=request.utf8)
 
 
 def xlist_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator[bytes]:
@@ -184,7 +188,7 @@ def xlist_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator
             ]
             if mailbox.name == INBOX:
                 attributes.append(b"\\Inbox")
-            yield _response(b"XLIST", attributes, mailbox.name)
+            yield _response(b"XLIST", attributes, mailbox.name, utf8=request.utf8)
 
 
 def _attributes(mailbox: MailboxInfo, *, extended: bool = False) -> list[bytes]:
@@ -205,12 +209,31 @@ def _parents(names: Iterator[str]) -> set[str]:
     return found
 
 
+def list_response(mailbox: MailboxInfo, old_name: str = "") -> bytes:
+    """Return the LIST response that tells of one mailbox (RFC 9051 section 7.3.1).
+
+    `old_name` is how the client or a RENAME called it before.
+    """
+    extended = b""
+    if old_name:
+        extended = b' ("OLDNAME" (%b))' % format.mailbox(old_name, utf8=True)
+    attributes = _attributes(mailbox, extended=True)
+    if mailbox.subscribed:
+        attributes.append(b"\\Subscribed")
+    return _response(b"LIST", attributes, mailbox.name, extended, utf8=True)
+
+
 def _response(
-    kind: bytes, attributes: Sequence[bytes], name: str, extended: bytes = b""
+    kind: bytes,
+    attributes: Sequence[bytes],
+    name: str,
+    extended: bytes = b"",
+    *,
+    utf8: bool,
 ) -> bytes:
     return b'* %b (%b) "/" %b%b\r\n' % (
         kind,
         b" ".join(attributes),
-        format.mailbox(name),
+        format.mailbox(name, utf8=utf8),
         extended,
     )

@@ -31,6 +31,7 @@ class Parser:
 
     data: bytes
     at: int = 0
+    utf8: bool = False  # names of mailboxes are in UTF-8, not in modified UTF-7
 
     def at_end(self) -> bool:
         return self.at >= len(self.data)
@@ -99,12 +100,12 @@ class Parser:
         return self.take(grammar.ASTRING_ATOM, "an atom or a string").group()
 
     def mailbox(self) -> str:
-        """Take the name of a mailbox, in modified UTF-7; raise Refused if it is not.
+        """Take the name of a mailbox; raise Refused if it is not coded as it should.
 
         INBOX comes in capitals, and without the separator at the end that
         Thunderbird sends for folders that hold others.
         """
-        return mailbox_name(self.astring())
+        return mailbox_name(self.astring(), utf8=self.utf8)
 
     def list_mailbox(self) -> bytes:
         """Take a mailbox name that may have the wildcards ``%`` and ``*``."""
@@ -199,13 +200,19 @@ class Parser:
         return found
 
 
-def mailbox_name(coded: bytes) -> str:
+def mailbox_name(coded: bytes, *, utf8: bool = False) -> str:
     """Decode a mailbox name as a client spells it; raise Refused."""
     try:
-        name = mutf7.decode(coded)
+        name = decoded_name(coded, utf8=utf8)
     except ValueError:
-        raise Refused("Mailbox name is no modified UTF-7", b"CANNOT") from None
+        kind = "UTF-8" if utf8 else "modified UTF-7"
+        raise Refused(f"Mailbox name is no {kind}", b"CANNOT") from None
     return canonical(name.removesuffix(SEPARATOR))
+
+
+def decoded_name(coded: bytes, *, utf8: bool) -> str:
+    """Decode a name or a pattern of names; raise ValueError."""
+    return coded.decode() if utf8 else mutf7.decode(coded)
 
 
 def _seq_number(text: bytes) -> int:

@@ -210,6 +210,7 @@ async def _outcome(
             raise ProtocolViolation("Unknown command")
         if session.state not in rule.states:
             raise ProtocolViolation("Not allowed in this state")
+        command.arguments.utf8 = session.utf8
         arguments = rule.parse(command.arguments)
         command.arguments.end()
         code = await rule.run(session, arguments)

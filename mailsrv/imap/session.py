@@ -204,6 +204,16 @@ class Session:
         return word not in self.settings.disabled_extensions
 
     @property
+    def is_rev2(self) -> bool:
+        """Whether the client speaks IMAP4rev2 (RFC 9051)."""
+        return b"IMAP4REV2" in self.enabled
+
+    @property
+    def utf8(self) -> bool:
+        """Whether names of mailboxes go in UTF-8 (RFC 9755, RFC 9051)."""
+        return self.is_rev2 or b"UTF8=ACCEPT" in self.enabled
+
+    @property
     def account_mailboxes(self) -> AccountMailboxes:
         """The account's mailboxes, in a command that needs a login."""
         if self.mailboxes is None:
@@ -516,20 +526,17 @@ class Session:
             await self.drained()
 
     def _response(self, news: News) -> bytes:
-        mailbox = self.mailbox
         match news:
             case Exists(count):
                 return b"* %d EXISTS\r\n" % count
             case Recent(count):
-                return b"* %d RECENT\r\n" % count
+                return b"" if self.is_rev2 else b"* %d RECENT\r\n" % count
             case Expunge(seq):
                 return b"* %d EXPUNGE\r\n" % seq
             case Flags(seq, uid, mask, mod_seq):
-                names = mailbox.flag_octets(mask)
-                if mailbox.is_recent(uid):
-                    names += b" \\Recent" if names else b"\\Recent"
+                names = self.flags_of_message(uid, mask)
                 # The UID is more than STORE owes; UID STORE must tell it.
-                flags = b"* %d FETCH (UID %d FLAGS (%b)" % (seq, uid, names)
+                flags = b"* %d FETCH (UID %d FLAGS %b" % (seq, uid, names)
                 if self.tells_mod_seqs:
                     flags += b" MODSEQ (%d)" % mod_seq
                 return flags + b")\r\n"
@@ -574,6 +581,15 @@ class Session:
         if mailbox.highest_mod_seq == self._mod_seq and not mailbox.has_news:
             return b""
         return self.highest_mod_seq()
+
+    def flags_of_message(self, uid: int, mask: int) -> bytes:
+        """Return the flags as FETCH shows them, in parentheses."""
+        mailbox = self.mailbox
+        names = mailbox.flag_octets(mask)
+        # RFC 9051 appendix E: \Recent is no more.
+        if mailbox.is_recent(uid) and not self.is_rev2:
+            names += b" \\Recent" if names else b"\\Recent"
+        return b"(%b)" % names
 
     def flags_of_mailbox(self) -> bytes:
         """Return FLAGS and PERMANENTFLAGS (RFC 3501 sections 7.2.6 and 7.1)."""

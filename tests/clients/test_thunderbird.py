@@ -151,10 +151,10 @@ class ThunderbirdTests(ServerCase):
         self.wait_for_file("cur/*:2,FSa", b"Subject: first")
 
     def move_and_delete(self) -> None:
-        self.do("createFolder", name="Kunden")
-        self.do("move", folder="Inbox", subject="second", to="Kunden")
-        self.do("waitFor", folder="Kunden", subject="second")
-        self.wait_for_file(".Kunden/cur/*", b"Subject: second")
+        self.do("createFolder", name="Küche")
+        self.do("move", folder="Inbox", subject="second", to="Küche")
+        self.do("waitFor", folder="Küche", subject="second")
+        self.wait_for_file(".K&APw-che/cur/*", b"Subject: second")
         self.do("remove", folder="Inbox", subject="third")
         self.do("gone", folder="Inbox", subject="third")
         self.do("waitFor", folder="Trash", subject="third")

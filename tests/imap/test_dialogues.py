@@ -20,3 +20,11 @@ class DialogueTests(ImapCase):
 
     def test_ios(self) -> None:
         self.play("ios.txt", Client(self.factory()))
+
+    def test_rev2(self) -> None:
+        self.deliver()
+        self.clock.advance(1)
+        self.play("rev2.txt", Client(self.factory()))
+
+    def test_utf8(self) -> None:
+        self.play("utf8.txt", Client(self.factory()))

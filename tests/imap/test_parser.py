@@ -1,6 +1,7 @@
 """The arguments of commands, token by token (RFC 3501 section 9)."""
 
 import datetime
+import re
 from collections.abc import Callable
 
 from hypothesis import given, settings
@@ -140,6 +141,15 @@ class RoundTripTests(SynchronousTestCase):
         name = name.rstrip("/")
         if name.upper() != "INBOX":
             self.assertEqual(Parser(format.mailbox(name)).mailbox(), name)
+            if re.search(r"[\x00-\x1f]", name) is None:  # the store lets none in
+                written = format.mailbox(name, utf8=True)
+                self.assertEqual(Parser(written, utf8=True).mailbox(), name)
+
+    def test_a_mailbox_name_in_the_wrong_code(self) -> None:
+        for wire, utf8 in ((b'"\xc3\xbc"', False), (b'"\xc3"', True), (b"&-&", False)):
+            with self.assertRaises(Refused):
+                Parser(wire, utf8=utf8).mailbox()
+        self.assertEqual(Parser(b"&APw-", utf8=True).mailbox(), "&APw-")
 
     @settings(max_examples=50, deadline=None)
     @given(st.lists(st.integers(1, 2**32 - 2), max_size=20, min_size=1))

@@ -17,7 +17,6 @@ from mailsrv.imap.fetch_items import (
 )
 from mailsrv.imap.fetching import BATCH, Batch, Message, Shortened
 from mailsrv.imap.session import Disconnected, Session, State
-from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import OutOfRange
 from mailsrv.store.values import SEEN, UID, StoreError
 
@@ -75,20 +74,13 @@ async def write_flags(
         % {
             b"seq": seq,
             b"uid": uid,
-            b"flags": _flags(mailbox, uid, mask),
+            b"flags": session.flags_of_message(uid, mask),
             b"mod_seq": mod_seq,
         }
         for seq, uid, mask, mod_seq in mailbox.walk(uids)
     )
     while some := b"".join(islice(lines, LINES)):
         await session.write_some(some)
-
-
-def _flags(mailbox: Selected, uid: int, mask: int) -> bytes:
-    names = mailbox.flag_octets(mask)
-    if mailbox.is_recent(uid):
-        names = names + b" \\Recent" if names else b"\\Recent"
-    return b"(%b)" % names
 
 
 async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) -> Batch:
@@ -102,7 +94,7 @@ async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) ->
         Message(
             seq,
             UID(uid),
-            _flags(mailbox, uid, mask),
+            session.flags_of_message(uid, mask),
             mod_seq,
             also if uid in newly_seen else (),
         )

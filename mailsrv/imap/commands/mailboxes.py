@@ -4,6 +4,7 @@ Also RFC 6154 (CREATE with a special use), RFC 8438 (STATUS=SIZE) and RFC 8474
 (MAILBOXID). What LIST answers: mailsrv.imap.listing.
 """
 
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.listing import List
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session
+from mailsrv.store.names import SEPARATOR
 from mailsrv.store.values import MailboxStatus, NoSuchMailbox
 
 log = Logger()
@@ -87,17 +89,27 @@ async def create(session: Session, arguments: Create) -> bytes:
     except KeyError:
         # RFC 6154 section 3
         raise Refused("No such special use here", b"USEATTR") from None
-    await session.account_mailboxes.create(arguments.mailbox, uses)
+    name = _name_to_create(session, arguments.mailbox)
+    await session.account_mailboxes.create(name, uses)
+    if name != arguments.mailbox:
+        await write_list(session, name, arguments.mailbox)
     if not session.offers(b"OBJECTID"):
         return b""
-    made = await session.account_mailboxes.status(arguments.mailbox)
+    made = await session.account_mailboxes.status(name)
     return b"MAILBOXID (%b)" % made.mailbox_id.encode("ascii")
 
 
 async def delete(session: Session, name: str) -> bytes:
     if session.selected is not None and session.selected.name == name:
         session.unselect()
-    await session.account_mailboxes.delete(name)
+    try:
+        await session.account_mailboxes.delete(name)
+    except NoSuchMailbox:
+        mailboxes = await session.account_mailboxes.mailboxes()
+        if any(mailbox.name.startswith(name + SEPARATOR) for mailbox in mailboxes):
+            # RFC 9051 section 6.3.5: there is no such mailbox, but a name.
+            raise Refused("Only what is below it exists", b"HASCHILDREN") from None
+        raise
     log.info(
         "mailbox deleted",
         session=session.id,
@@ -113,16 +125,36 @@ def parse_rename(arguments: Parser) -> tuple[str, str]:
 
 
 async def rename(session: Session, names: tuple[str, str]) -> bytes:
-    await session.account_mailboxes.rename(*names)
+    old, new = names
+    new = _name_to_create(session, new)
+    await session.account_mailboxes.rename(old, new)
+    await write_list(session, new, old)
     log.info(
         "mailbox renamed",
         session=session.id,
         peer=session.peer,
         user=session.user,
-        mailbox=names[0],
-        target=names[1],
+        mailbox=old,
+        target=new,
     )
     return b""
+
+
+def _name_to_create(session: Session, name: str) -> str:
+    """Return the name in Unicode's form NFC (RFC 9051 section 5.1).
+
+    Names in modified UTF-7 are as old clients have always made them.
+    """
+    return unicodedata.normalize("NFC", name) if session.utf8 else name
+
+
+async def write_list(session: Session, name: str, old_name: str = "") -> None:
+    """Tell a client of IMAP4rev2 how a mailbox is called (RFC 9051 section 6.3.9.7)."""
+    if not session.is_rev2:
+        return
+    for mailbox in await session.account_mailboxes.mailboxes():
+        if mailbox.name == name:
+            session.write(listing.list_response(mailbox, old_name))
 
 
 async def subscribe(session: Session, name: str) -> bytes:
@@ -208,7 +240,7 @@ async def _status_response(
     values[b"APPENDLIMIT"] = b"%d" % session.settings.max_append_octets
     pairs = [b"%b %b" % (item, values[item]) for item in dict.fromkeys(items)]
     return b"* STATUS %b %b\r\n" % (
-        format.mailbox(name),
+        format.mailbox(name, utf8=session.utf8),
         format.parenthesised(pairs),
     )
 
@@ -235,7 +267,7 @@ async def get_quota_root(session: Session, name: str) -> bytes:
     answer = await _quota(session)
     session.write(
         b"* QUOTAROOT %b%b\r\n%b"
-        % (format.mailbox(name), b' ""' * bool(answer), answer)
+        % (format.mailbox(name, utf8=session.utf8), b' ""' * bool(answer), answer)
     )
     return b""
 

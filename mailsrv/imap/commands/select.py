@@ -10,6 +10,7 @@ from typing import Any
 
 from mailsrv.imap import format
 from mailsrv.imap.commands.fetch import write_flags
+from mailsrv.imap.commands.mailboxes import write_list
 from mailsrv.imap.commands.rule import LOGGED_IN, Rule
 from mailsrv.imap.errors import ProtocolViolation
 from mailsrv.imap.fetch_items import Attribute
@@ -109,18 +110,19 @@ async def select(session: Session, arguments: Select, *, read_only: bool) -> byt
     )
     session.selected = mailbox
     _write_state(session, mailbox)
+    if session.is_rev2:  # RFC 9051 section 6.3.2
+        await write_list(session, mailbox.name)
     if known is not None and known.uid_validity == mailbox.uid_validity:
         await _resynchronise(session, mailbox, known)
     return b"READ-ONLY" if read_only else b"READ-WRITE"
 
 
 def _write_state(session: Session, mailbox: Selected) -> None:
-    lines = [
-        session.flags_of_mailbox(),
-        b"* %d EXISTS\r\n* %d RECENT\r\n" % (mailbox.exists, mailbox.recent),
-    ]
-    if (unseen := mailbox.first_unseen) is not None:
-        lines.append(b"* OK [UNSEEN %d] First unseen.\r\n" % unseen)
+    lines = [session.flags_of_mailbox(), b"* %d EXISTS\r\n" % mailbox.exists]
+    if not session.is_rev2:  # RFC 9051 appendix E: these two are no more
+        lines.append(b"* %d RECENT\r\n" % mailbox.recent)
+        if (unseen := mailbox.first_unseen) is not None:
+            lines.append(b"* OK [UNSEEN %d] First unseen.\r\n" % unseen)
     lines.append(b"* OK [UIDVALIDITY %d] UIDs valid.\r\n" % mailbox.uid_validity)
     lines.append(b"* OK [UIDNEXT %d] Next UID.\r\n" % mailbox.uid_next)
     if session.offers(b"CONDSTORE"):

@@ -28,7 +28,7 @@ from mailsrv.accounts.sasl import (
 from mailsrv.imap.commands.rule import ANY, LOGGED_IN, Rule, no_arguments
 from mailsrv.imap.engine import ImapEngine
 from mailsrv.imap.errors import ProtocolViolation, Refused
-from mailsrv.imap.extensions import ALWAYS, ENABLES, WORDS
+from mailsrv.imap.extensions import ALWAYS, ENABLES, SPELLINGS, WORDS
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session, State
 from mailsrv.outlet import Outlet
@@ -48,7 +48,7 @@ def capabilities(session: Session) -> bytes:
         if (logged_in or word in ALWAYS) and session.offers(word):
             if word == b"APPENDLIMIT":  # RFC 7889 section 2
                 word += b"=%d" % session.settings.max_append_octets
-            words.append(word)
+            words.append(SPELLINGS.get(word, word))
     if logged_in:
         return b" ".join(words)
     if not session.tls_active and session.services.tls is not None:
@@ -133,7 +133,8 @@ async def enable(session: Session, names: list[bytes]) -> bytes:
     if {b"CONDSTORE", b"QRESYNC"} & set(new):
         session.enable_condstore()
     session.enabled.update(new)
-    session.write(b" ".join((b"* ENABLED", *new)) + b"\r\n")
+    shown = (SPELLINGS.get(name, name) for name in new)
+    session.write(b" ".join((b"* ENABLED", *shown)) + b"\r\n")
     return b""
 
 
