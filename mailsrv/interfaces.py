@@ -186,6 +186,19 @@ class IUserDatabase(Interface):
         """
 
 
+class IScramKeys(IUserDatabase):
+    """Knows keys of SCRAM-SHA-256 as well (RFC 5802): nobody need send a password.
+
+    SCRAM is offered by itself only if all user databases provide this.
+    """
+
+    def scram_keys(account: str) -> str | Awaitable[str | None] | None:
+        """Return the keys of an account as RFC 5803 writes them, None if not known.
+
+        ``SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey``, in base64.
+        """
+
+
 class IAccountDatabase(Interface):
     """Keeps the directory of domains, accounts, aliases and groups.
 

@@ -27,7 +27,9 @@ from mailsrv.interfaces import (
     IMessagePolicy,
     IRecipientPolicy,
     IRecipientResolver,
+    IScramKeys,
     ISenderPolicy,
+    IUserDatabase,
 )
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.server import Pop3Factory
@@ -62,6 +64,8 @@ class Parts:
             threads=self.threads,
             reactor=reactor,
             settings=settings.login,
+            users=plugins.providers(IUserDatabase),
+            key_holders=plugins.providers(IScramKeys),
         )
         self._mail_store = MailStore(
             settings.data / "mail",

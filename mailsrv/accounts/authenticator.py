@@ -9,9 +9,11 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
@@ -40,6 +42,7 @@ from mailsrv.accounts.scram import (
 )
 from mailsrv.accounts.strangers import full_name, loggable, stand_in
 from mailsrv.accounts.turns import TooManyWaiting, Turns
+from mailsrv.doors.guest import Asked, PluginFailed
 from mailsrv.settings import LoginSettings
 from mailsrv.threads import Threads
 
@@ -78,8 +81,15 @@ class Authenticator:
         threads: Threads,
         reactor: IReactorTime,
         settings: LoginSettings,
+        users: Sequence[Asked] = (),
+        key_holders: Sequence[Asked] = (),
     ) -> None:
+        """`users` are the databases that know passwords beside our own ones (behind
+        `IUserDatabase`), `key_holders` those of them that know keys (`IScramKeys`).
+        """
         self.settings = settings
+        self._users = users
+        self._key_holders = key_holders
         self._live = live
         self._threads = threads
         self._clock = reactor
@@ -109,7 +119,8 @@ class Authenticator:
         # The name comes after the choice of a mechanism: a client whose account lacks
         # keys would fail with the right password, and often not try another way.
         if self.settings.scram == "auto":
-            return self._live.current.all_have_scram_keys
+            all_users = len(self._key_holders) == len(self._users)
+            return all_users and self._live.current.all_have_scram_keys
         return self.settings.scram == "on"
 
     def exchange(
@@ -147,11 +158,23 @@ class Authenticator:
         directory = await self._live.refresh()
         account = directory.login(login[:MAX_NAME])
         if account is None:
-            return feigned_keys(
-                directory.probe_key, full_name(directory, login[:MAX_NAME])
-            )
-        if account.scram_keys is None:
-            return feigned_keys(directory.probe_key, account.name)
+            name = full_name(directory, login[:MAX_NAME])
+        else:
+            name = account.name
+        keys = await self._keys_of(account, name)
+        return keys or feigned_keys(directory.probe_key, name)
+
+    async def _keys_of(self, account: Account | None, name: str) -> Keys | None:
+        """The keys of an account; as slowly for one that is not there."""
+        try:
+            for holder in self._key_holders:
+                stored = await holder.ask(partial(_keys, name), str, type(None))
+                if stored is not None and account is not None:
+                    return read_keys(stored)
+        except PluginFailed as error:
+            raise LoginUnavailable from error
+        if account is None or account.scram_keys is None:
+            return None
         return read_keys(account.scram_keys)
 
     async def prove(self, proof: Proof, attempt: Attempt) -> Account:
@@ -192,8 +215,13 @@ class Authenticator:
             if (account := remembered()) is not None:
                 return account  # by the login before this one
             await self._wait(name, peer)
-            good = await self._verify(login, password, peer)
             digest = self._digest(name, "", password)
+            try:
+                good = await self._verify(login, password, peer)
+            except PluginFailed as error:
+                # It counts, or one might guess our own passwords meanwhile.
+                self._guessers.failed(name, peer, digest, self._clock.seconds())
+                raise LoginUnavailable from error
             return self._counted(name, peer, digest, good)
 
     async def _by_proof(self, login: str, proof: Proof, peer: str) -> Account:
@@ -205,7 +233,7 @@ class Authenticator:
                 and account is not None
                 and account.enabled
                 # Not those of a password that was changed since the exchange began.
-                and account.scram_keys == str(proof.keys)
+                and await self._keys_of(account, account.name) == proof.keys
             )
             # No two proofs are alike, so that the same wrong password counts again.
             digest = secrets.token_bytes(32)
@@ -259,11 +287,24 @@ class Authenticator:
         if await self._is_password(account, login, password, peer):
             return await self._accepted(account, password)
         newer = (await self._live.refresh()).login(login)
-        if newer == account:
-            return None
-        if await self._is_password(newer, login, password, peer):
-            return await self._accepted(newer, password)
+        if newer != account:
+            if await self._is_password(newer, login, password, peer):
+                return await self._accepted(newer, password)
+            account = newer
+        if await self._is_known_elsewhere(account, login, password):
+            return await self._accepted(account, password, ours=False)
         return None
+
+    async def _is_known_elsewhere(
+        self, account: Account | None, login: str, password: str
+    ) -> bool:
+        """Ask the other databases, for an unknown name as well: it takes its time."""
+        name = account.name if account else full_name(self._live.current, login)
+        for users in self._users:
+            good = await users.ask(partial(_checked, name, password), bool)
+            if good and account is not None:
+                return True
+        return False
 
     async def _is_password(
         self, account: Account | None, login: str, password: str, peer: str
@@ -284,10 +325,12 @@ class Authenticator:
         finally:
             self._turns.release()
 
-    async def _accepted(self, account: Account | None, password: str) -> Account | None:
+    async def _accepted(
+        self, account: Account | None, password: str, *, ours: bool = True
+    ) -> Account | None:
         if account is None or not account.enabled:
             return None
-        if self._needs_renewal(account):
+        if ours and self._needs_renewal(account):
             try:
                 account = await self._renew(account, password)
             except Exception:  # a right password counts, whatever the disk says
@@ -343,6 +386,17 @@ class Authenticator:
         parts = (name, password_hash, password)
         text = "\0".join(parts).encode("utf-8", "surrogatepass")
         return hmac.digest(self._key, text, hashlib.sha256)
+
+
+# Any: what plugins are and answer.
+
+
+def _checked(account: str, password: str, users: Any) -> Any:
+    return users.check_password(account, password)
+
+
+def _keys(account: str, users: Any) -> Any:
+    return users.scram_keys(account)
 
 
 def _may_act_as(account: Account, authzid: str, directory: Directory) -> bool:

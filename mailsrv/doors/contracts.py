@@ -11,6 +11,10 @@ Import the module, not its classes, or they would run by themselves::
             return MyResolver({"file": ...}, self.services())
 """
 
+import hashlib
+import hmac
+import re
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +52,7 @@ from mailsrv.interfaces import (
     IPluginMaker,
     IRecipientPolicy,
     IRecipientResolver,
+    IScramKeys,
     ISenderPolicy,
     IUserDatabase,
 )
@@ -277,6 +282,25 @@ class UserDatabaseContract(Contract):
         ):
             good = await self.ask(check, account, password)
             self.assertIs(good, False, (account, password[:20]))
+
+
+class ScramKeysContract(UserDatabaseContract):
+    """Besides, it has keys that are those of the password."""
+
+    door = IScramKeys
+
+    async def test_keys_are_of_the_password(self) -> None:
+        found = await self.ask(self.provider().scram_keys, self.account)
+        iterations, salt, stored, _ = re.fullmatch(
+            r"SCRAM-SHA-256\$(\d+):([^$]+)\$([^:]+):(.+)", found
+        ).groups()  # type: ignore[union-attr]
+        salted = hashlib.pbkdf2_hmac(
+            "sha256", self.password.encode(), b64decode(salt), int(iterations)
+        )
+        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        self.assertEqual(hashlib.sha256(client_key).digest(), b64decode(stored))
+        unknown = await self.ask(self.provider().scram_keys, "nobody-at-all@else.test")
+        self.assertIsNone(unknown)
 
 
 class ListenerServiceContract(Contract):

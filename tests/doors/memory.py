@@ -6,6 +6,7 @@ from typing import Any
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
+from mailsrv.accounts.scram import make_keys
 from mailsrv.doors.message import Message
 from mailsrv.doors.values import (
     ACCEPT,
@@ -26,6 +27,7 @@ from mailsrv.interfaces import (
     IPluginServices,
     IRecipientPolicy,
     IRecipientResolver,
+    IScramKeys,
     ISenderPolicy,
     IUserDatabase,
 )
@@ -100,10 +102,17 @@ class MemoryListener:
 @implementer(IUserDatabase)
 class MemoryUsers:
     def __init__(self, passwords: Mapping[str, str]) -> None:
-        self._passwords = passwords
+        self._passwords = dict(passwords)
 
     async def check_password(self, account: str, password: str) -> bool:
         return self._passwords.get(account) == password
+
+
+@implementer(IScramKeys)
+class MemoryKeyUsers(MemoryUsers):
+    async def scram_keys(self, account: str) -> str | None:
+        password = self._passwords.get(account)
+        return None if password is None else str(make_keys(password))
 
 
 class Echo(Protocol):

@@ -3,15 +3,21 @@
 import os
 from pathlib import Path
 
+from twisted.cred.checkers import (
+    AllowAnonymousAccess,
+    InMemoryUsernamePasswordDatabaseDontUse,
+)
 from twisted.internet.defer import Deferred
 
 from mailsrv.doors import contracts
+from mailsrv.doors.cred import CheckerUsers
 from mailsrv.doors.message import FileContent, MemoryContent, Message, MessageClosed
 from mailsrv.doors.plugin import Plugin
 from mailsrv.doors.values import Quarantine, Recipient, Reject, Sender
 from mailsrv.interfaces import IPluginMaker
 from tests.doors.memory import (
     MemoryDeliverer,
+    MemoryKeyUsers,
     MemoryListener,
     MemoryMaker,
     MemoryPolicy,
@@ -90,6 +96,21 @@ class MemoryListenerTests(contracts.ChangeListenerContract):
 class MemoryUsersTests(contracts.UserDatabaseContract):
     def provider(self) -> MemoryUsers:
         return MemoryUsers({self.account: self.password})
+
+
+class MemoryKeyUsersTests(contracts.ScramKeysContract):
+    def provider(self) -> MemoryKeyUsers:
+        return MemoryKeyUsers({self.account: self.password})
+
+
+class CheckerUsersTests(contracts.UserDatabaseContract):
+    def provider(self) -> CheckerUsers:
+        checker = InMemoryUsernamePasswordDatabaseDontUse()
+        checker.addUser(self.account.encode(), self.password.encode())
+        return CheckerUsers(checker)
+
+    def test_anonymous_is_nobody(self) -> None:
+        self.assertRaises(ValueError, CheckerUsers, AllowAnonymousAccess())
 
 
 class MemoryServiceTests(contracts.ListenerServiceContract):
