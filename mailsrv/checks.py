@@ -15,6 +15,7 @@ from pathlib import Path
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime
 
+from mailsrv.accounts import devices
 from mailsrv.doors import plugin
 from mailsrv.settings import Settings
 from mailsrv.settings_file import Problem
@@ -56,6 +57,7 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     """Everything that would keep a server with `settings` from serving."""
     found = [*_listeners(settings, reactor), *_certificates(settings)]
     found += _data(settings)
+    found += _trusted_networks(settings)
     found += plugin.problems(settings, IReactorTime(reactor))
     try:
         pop3_uidl.compiled(settings.store.pop3_uidl_format)
@@ -129,6 +131,12 @@ def _data(settings: Settings) -> Iterator[Problem]:
         return
     if not stat.S_ISDIR(folder.st_mode):
         yield Problem("data", f"{settings.data} is not a folder")
+
+
+def _trusted_networks(settings: Settings) -> Iterator[Problem]:
+    for number, trusted in enumerate(settings.smtp.trusted_networks, 1):
+        for key, wrong, allowed in devices.problems(trusted):
+            yield Problem(f"smtp.trusted_networks[{number}].{key}", wrong, allowed)
 
 
 def _owner(settings: Settings, user: RunsAs) -> Iterator[Problem]:

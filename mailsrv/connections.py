@@ -27,7 +27,7 @@ class ConnectionLimits:
 
         Call `release` once when a connection that got True ends.
         """
-        network = _network(address)
+        network = network_of(address)
         if self._open >= self.max_all:
             return False
         if network and self._by_network[network] >= self.max_per_address:
@@ -38,14 +38,14 @@ class ConnectionLimits:
 
     def release(self, address: str) -> None:
         """Forget one connection from `address`."""
-        network = _network(address)
+        network = network_of(address)
         self._open -= 1
         self._by_network[network] -= 1
         if not self._by_network[network]:
             del self._by_network[network]
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """Name what counts as one peer."""
     if ":" not in address:
         return address

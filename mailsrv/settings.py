@@ -68,6 +68,19 @@ class TlsSettings:
 
 
 @attrs.frozen(kw_only=True)
+class TrustedNetwork:
+    """``[[smtp.trusted_networks]]``: devices that submit mail without a password."""
+
+    networks: list[str] = attrs.field(
+        metadata={"doc": "private networks, or single addresses"}
+    )
+    send_as: list[str] = attrs.field(
+        metadata={"doc": "addresses of own domains that may be the sender"}
+    )
+    max_messages_per_hour: int = key(60, "from one address", most=10_000)
+
+
+@attrs.frozen(kw_only=True)
 class SmtpSettings:
     """``[smtp]``: limits and rules of the SMTP services."""
 
@@ -91,6 +104,9 @@ class SmtpSettings:
     )
     over_quota: Literal["reject", "defer"] = key(
         "reject", "at RCPT to a full mailbox: 552 or 452"
+    )
+    trusted_networks: list[TrustedNetwork] = attrs.field(
+        factory=list, metadata={"doc": "devices that submit without a password"}
     )
 
 

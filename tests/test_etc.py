@@ -19,7 +19,10 @@ from tests.clients.server import ROOT
 FILE = ROOT / "etc" / "mailsrv.toml"
 # What an office has to say itself.
 NO_DEFAULT = {"version", "hostname", "data", "user", "listen", "tls.certificate"}
-AS_EXAMPLE = {"plugin"}  # in comments: there is none that every office has
+AS_EXAMPLE = {
+    "plugin",
+    "smtp.trusted_networks",
+}  # in comments: there is none that every office has
 
 
 def leaves(table: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:

@@ -140,6 +140,7 @@ class Profile:
     max_recipients: int
     max_errors: int
     normalise: bool  # bare CR and LF in messages
+    trusted: bool = False  # a device that submits without AUTH
 
 
 @dataclass(slots=True)
@@ -356,7 +357,9 @@ class Engine:
                     raise Refused(_AUTH_NEEDS_TLS)
                 if self.authenticated:
                     raise Refused(_AUTH_IS_DONE)
-            case b"MAIL" if profile.role == "submission" and not self.authenticated:
+            case b"MAIL" if profile.role == "submission" and not (
+                self.authenticated or profile.trusted
+            ):
                 raise Refused(_AUTH_FIRST if self._may_authenticate() else _TLS_FIRST)
             case b"RCPT":
                 self._recipients += 1

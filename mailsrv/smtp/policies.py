@@ -11,7 +11,10 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from mailsrv.accounts.addresses import InvalidAddress, parse
+from mailsrv.accounts.devices import Devices, HourlyLimit
 from mailsrv.accounts.directory import Account
+from mailsrv.connections import network_of
 from mailsrv.doors.guest import Asked, BuiltIn
 from mailsrv.doors.message import Message
 from mailsrv.doors.values import (
@@ -27,7 +30,7 @@ from mailsrv.doors.values import (
     Verdict,
 )
 from mailsrv.interfaces import IMessagePolicy, IRecipientPolicy, ISenderPolicy
-from mailsrv.routing.router import Router
+from mailsrv.routing.router import Outside, Router
 from mailsrv.smtp.engine import Role
 from mailsrv.smtp.header import Header
 from mailsrv.smtp.reply import Refused
@@ -36,6 +39,9 @@ log = Logger()
 
 NOT_YOUR_ADDRESS = Reject("You may not send as this address", 553, "5.7.1")
 NOT_YOUR_FROM = Reject("You may not send as the address in From", 550, "5.7.1")
+TOO_MANY_MESSAGES = Defer(
+    "Too many messages of this device in an hour, try again later", 451, "4.7.1"
+)
 MAILBOX_FULL = Reject("Mailbox full", 552, "5.2.2")
 MAILBOX_FULL_FOR_NOW = Defer("Mailbox full, try again later", 452, "4.2.2")
 
@@ -64,14 +70,27 @@ class Policies:
 
 
 def with_rules(
-    plugins: Policies, role: Role, router: Router, accounts: Accounts, over_quota: str
+    plugins: Policies,
+    role: Role,
+    router: Router,
+    accounts: Accounts,
+    over_quota: str,
+    devices: Devices | None,
+    limit: HourlyLimit,
 ) -> Policies:
-    """Return the built-in rules, and `plugins` after them."""
-    submission = role == "submission"
-    own = [BuiltIn("own-addresses", OwnAddresses(router))] if submission else []
+    """Return the built-in rules, and `plugins` after them.
+
+    `devices` says what the peer may do while nobody has logged in.
+    """
+    own: list[Asked] = []
+    often: list[Asked] = []
+    if role == "submission":
+        own = [BuiltIn("own-addresses", OwnAddresses(router, devices))]
+    if devices is not None:
+        often = [BuiltIn("hourly-limit", DeviceLimit(devices, limit))]
     room = BuiltIn("room-for-mail", RoomForMail(router, accounts, over_quota))
     return Policies(
-        [*own, *plugins.sender],
+        [*own, *often, *plugins.sender],
         [room, *plugins.recipient],
         [*own, *plugins.message],
         plugins.deliverers,
@@ -82,8 +101,9 @@ def with_rules(
 class OwnAddresses:
     """Users send as themselves, in MAIL (RFC 6409 section 6.1) and in From."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, devices: Devices | None = None) -> None:
         self._router = router
+        self._devices = devices
 
     async def sender(self, sender: Sender) -> Decision:
         if not sender.reverse_path:  # receipts and the like
@@ -103,10 +123,39 @@ class OwnAddresses:
         return ACCEPT
 
     async def _may_send_as(self, name: str | None, address: str) -> bool:
-        account = None if name is None else self._router.account(name)
+        if name is None:
+            return await self._may_device_send_as(address)
+        account = self._router.account(name)
         if account is None:
             return False
         return await self._router.may_send_as(account, address)
+
+    async def _may_device_send_as(self, address: str) -> bool:
+        if self._devices is None:
+            return False
+        try:
+            # Whatever the settings say: no address of another domain.
+            if isinstance(await self._router.resolve(address), Outside):
+                return False
+            return parse(address).canonical in self._devices.send_as
+        except InvalidAddress:
+            return False
+
+
+@implementer(ISenderPolicy)
+class DeviceLimit:
+    """Devices that do not log in send so many messages in an hour."""
+
+    def __init__(self, devices: Devices, limit: HourlyLimit) -> None:
+        self._devices = devices
+        self._limit = limit
+
+    def sender(self, sender: Sender) -> Decision:
+        if sender.account is not None:
+            return ACCEPT
+        most = self._devices.max_messages_per_hour
+        good = self._limit.take(network_of(sender.peer), most)
+        return ACCEPT if good else TOO_MANY_MESSAGES
 
 
 @implementer(IRecipientPolicy)

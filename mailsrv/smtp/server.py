@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.accounts.authenticator import Authenticator
+from mailsrv.accounts.devices import Devices, HourlyLimit, devices_at
 from mailsrv.accounts.directory import Directory
 from mailsrv.connections import ConnectionLimits
 from mailsrv.interfaces import IListenerService
@@ -97,6 +98,7 @@ class SmtpFactory(Factory):
         self.now = now
         self.log_wire = log_wire  # commands and replies, at level debug
         self.draining = False
+        self._device_limit = HourlyLimit(reactor.seconds)
         self._sessions: set[SmtpServer] = set()
         self._drained: list[Deferred[None]] = []
 
@@ -105,7 +107,7 @@ class SmtpFactory(Factory):
         server.factory = self
         return server
 
-    def profile(self, peer: str) -> Profile:
+    def profile(self, peer: str, devices: Devices | None) -> Profile:
         """Return what a session with `peer` offers, by today's settings."""
         settings = self.settings
         loopback = not peer or ip_address(peer).is_loopback
@@ -119,9 +121,16 @@ class SmtpFactory(Factory):
             max_recipients=settings.max_recipients,
             max_errors=settings.max_errors,
             normalise=settings.bare_newlines == "normalise",
+            trusted=devices is not None,
         )
 
-    def site(self) -> Site:
+    def devices(self, peer: str) -> Devices | None:
+        """Return what `peer` may do without AUTH, if it is such a device."""
+        if self.role != "submission":
+            return None
+        return devices_at(peer, self.settings.trusted_networks)
+
+    def site(self, devices: Devices | None) -> Site:
         """Return what a session's transactions work with, by today's settings."""
         return Site(
             self.role,
@@ -135,6 +144,8 @@ class SmtpFactory(Factory):
                 self.router,
                 self.mail_store,
                 self.settings.over_quota,
+                devices,
+                self._device_limit,
             ),
             self.now,
         )
@@ -176,11 +187,12 @@ class SmtpServer(Protocol):
 
     def __init__(self, factory: SmtpFactory, peer: str) -> None:
         self._factory = factory
-        self._client = Client(secrets.token_hex(4), peer, factory.role)
+        devices = factory.devices(peer)
+        self._client = Client(secrets.token_hex(4), peer, factory.role, devices=devices)
         self._session = Session(
-            factory.site(), factory.authenticator, self._client, self._hello
+            factory.site(devices), factory.authenticator, self._client, self._hello
         )
-        self._engine = Engine(factory.profile(peer), tls=False)
+        self._engine = Engine(factory.profile(peer, devices), tls=False)
         self._counted = False  # by the limits of connections
         self._lost = False
         self._working = False  # events are being answered

@@ -218,6 +218,8 @@ class Session:
         who: dict[str, Any] = {"session": client.session, "peer": client.peer}
         if client.account is not None:
             who["user"] = client.account.name
+        elif client.devices is not None:
+            who["trusted_network"] = client.devices.network
         return who
 
     def _log_message(self, transaction: Transaction, size: int, reply: Reply) -> None:

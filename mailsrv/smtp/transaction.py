@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from mailsrv.accounts.addresses import InvalidAddress
+from mailsrv.accounts.devices import Devices
 from mailsrv.accounts.directory import Account
 from mailsrv.accounts.scram import ChannelBinding
 from mailsrv.doors.guest import Asked, PluginFailed, decide
@@ -102,6 +103,14 @@ class Client:
     tls: str = ""  # version and cipher
     account: Account | None = None
     binding: ChannelBinding | None = None  # of its TLS
+    devices: Devices | None = None  # what it may do without a log-in
+
+    @property
+    def own_address(self) -> str:
+        """The sender of what says none."""
+        if self.account is not None:
+            return self.account.name
+        return self.devices.send_as[0] if self.devices is not None else ""
 
 
 class Transaction:
@@ -350,12 +359,11 @@ class Transaction:
 
     def _mended(self, header: Header) -> bytes:
         """Make the header of a new message whole (RFC 6409 section 8)."""
-        account = self._client.account
         added = []
         if not header.count(b"date"):
             added.append(f"Date: {date_time(self._site.now())}\r\n")
-        if not header.count(b"from") and account is not None:
-            sender = self.mail.reverse_path or account.name
+        if not header.count(b"from"):
+            sender = self.mail.reverse_path or self._client.own_address
             added.append(f"From: <{sender}>\r\n")
         if not header.count(b"message-id"):
             self.message_id = f"<{self.name}@{self._site.hostname}>"

@@ -44,6 +44,31 @@ class CheckConfigTests(ConfigCase):
     def test_nothing_to_listen_on(self) -> None:
         self.assertIn("listen: is empty", self.check(""))
 
+    def test_trusted_networks(self) -> None:
+        said = self.check(
+            self.LISTEN
+            + """
+[[smtp.trusted_networks]]
+networks = ["192.168.1.20"]
+send_as = ["scanner@example.test"]
+[[smtp.trusted_networks]]
+networks = ["0.0.0.0/0", "192.168.1.20/24"]
+send_as = ["scanner"]
+"""
+        )
+        self.assertEqual(
+            said.splitlines(),
+            [
+                'smtp.trusted_networks[2].networks: "0.0.0.0/0" would let strangers'
+                " send as your people; allowed: private networks, and single public"
+                " addresses",
+                "smtp.trusted_networks[2].networks: 192.168.1.20/24 has host bits set;"
+                ' allowed: such as "192.168.1.20" or "192.168.1.0/24"',
+                "smtp.trusted_networks[2].send_as: 'scanner' has no @; allowed: such as"
+                ' "scanner@example.com"',
+            ],
+        )
+
     def test_endpoints(self) -> None:
         for endpoint, good in (
             ("tcp:25", True),

@@ -175,3 +175,33 @@ class SmtplibTests(SmtpClientCase):
             f"From: <{self.anna}>\r\nSubject: large\r\n\r\n" + body * lines,
         )
         self.assertGreater(len(self.received("ben")), (len(body) - 1) * lines)
+
+
+class ScannerTests(SmtpClientCase):
+    """A device without a password, which swaks stands for."""
+
+    settings = """
+[[smtp.trusted_networks]]
+networks = ["127.0.0.1"]
+send_as = ["scanner@example.test"]
+max_messages_per_hour = 2
+"""
+
+    def scan(self, subject: str, sender: str = "scanner@example.test") -> str:
+        """Send on the submission port; return swaks' dialogue."""
+        port = str(self.server.ports["submission"])
+        data = self.message(subject, sender, self.anna)
+        command = ["swaks", "--server", "127.0.0.1", "-p", port]
+        command += ["-f", sender, "-t", self.anna, "--data", data]
+        if not shutil.which("swaks"):
+            raise SkipTest("swaks is not installed")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.stdout
+
+    def test_scanner(self) -> None:
+        self.assertIn("<** 553 5.7.1", self.scan("as anna", self.anna))
+        self.scan("a scan")
+        self.assert_received("anna", "a scan")
+        self.assertNotIn("<**", self.scan("the second one"))
+        self.assertIn("<** 451 4.7.1", self.scan("one too many"))
+        self.assertIn("trusted_network=127.0.0.1", self.server.log())

@@ -11,7 +11,7 @@ from mailsrv.accounts import edits
 from mailsrv.accounts.directory import Account
 from mailsrv.accounts.live import POLL_S
 from mailsrv.connections import ConnectionLimits
-from mailsrv.settings import SmtpSettings, TlsSettings
+from mailsrv.settings import SmtpSettings, TlsSettings, TrustedNetwork
 from mailsrv.smtp.engine import ROLES, Role
 from mailsrv.smtp.server import (
     COMMANDS_IN_A_TURN,
@@ -316,6 +316,95 @@ class SubmissionTests(OfficeCase):
         client = Connection(self.factory("submission"))
         codes = client.codes(b"EHLO a\r\nMAIL FROM:<>\r\nAUTH PLAIN AAAA\r\n")
         self.assertEqual(codes, [250, 530, 538])
+
+
+class DeviceTests(OfficeCase):
+    """A scanner at the address of `PEER`, which has no password."""
+
+    def device(self, *, network: str = PEER, most: int = 60) -> Connection:
+        trusted = TrustedNetwork(
+            networks=[network],
+            send_as=["Scanner@example.test", "a@else.test"],
+            max_messages_per_hour=most,
+        )
+        settings = SmtpSettings(trusted_networks=[trusted])
+        client = Connection(self.factory("submission", settings))
+        client.send(b"EHLO scanner\r\n")
+        return client
+
+    def test_message(self) -> None:
+        client = self.device()
+        codes = client.codes(
+            b"MAIL FROM:<scanner@example.test>\r\n"
+            + rcpt(BERT)
+            + b"DATA\r\nSubject: scan\r\n\r\nbody\r\n.\r\n"
+        )
+        self.assertEqual(codes, [250, 250, 354, 250])
+        (message,) = self.store.messages
+        self.assertIn(b"\r\nFrom: <scanner@example.test>\r\n", message.octets)
+        self.assertIn(b" with ESMTP\r\n", message.octets)
+        accepted = [e for e in self.events if e["log_format"] == "message accepted"]
+        self.assertEqual([e["trusted_network"] for e in accepted], [PEER])
+
+    def test_sender_that_says_none(self) -> None:
+        client = self.device()
+        client.send(b"MAIL FROM:<>\r\n" + rcpt(BERT) + b"DATA\r\n\r\nbody\r\n.\r\n")
+        (message,) = self.store.messages
+        self.assertIn(b"\r\nFrom: <scanner@example.test>\r\n", message.octets)
+
+    def test_senders(self) -> None:
+        client = self.device()
+        for sender, code in (
+            ("SCANNER@example.test", 250),
+            (ANNA, 553),
+            ("scanner+x@example.test", 553),
+            ("a@else.test", 553),  # named, but of another domain
+        ):
+            wire = f"MAIL FROM:<{sender}>\r\nRSET\r\n".encode()
+            self.assertEqual(client.codes(wire), [code, 250], sender)
+
+    def test_from_of_another(self) -> None:
+        client = self.device()
+        codes = client.codes(
+            b"MAIL FROM:<scanner@example.test>\r\n"
+            + rcpt(BERT)
+            + b"DATA\r\nFrom: %b\r\n\r\nbody\r\n.\r\n" % ANNA.encode()
+        )
+        self.assertEqual(codes, [250, 250, 354, 550])
+
+    def test_own_domains_only(self) -> None:
+        client = self.device()
+        client.send(b"MAIL FROM:<scanner@example.test>\r\n")
+        self.assertEqual(client.codes(rcpt("a@else.test")), [451])
+
+    def test_others_have_to_log_in(self) -> None:
+        client = self.device(network="192.0.2.8")
+        self.assertEqual(client.codes(b"MAIL FROM:<scanner@example.test>\r\n"), [530])
+        client = Connection(self.factory("mx", self.settings()))
+        client.send(b"EHLO scanner\r\n")
+        client.send(b"MAIL FROM:<scanner@example.test>\r\n")
+        self.assertEqual(client.codes(rcpt("a@else.test")), [550])
+
+    def settings(self) -> SmtpSettings:
+        return SmtpSettings(
+            trusted_networks=[TrustedNetwork(networks=[PEER], send_as=[ANNA])]
+        )
+
+    def test_limit_of_an_hour_is_for_the_address(self) -> None:
+        factory = self.device(most=2).server._factory
+        wire = b"EHLO scanner\r\nMAIL FROM:<scanner@example.test>\r\n"
+        codes = [Connection(factory).codes(wire)[-1] for _ in range(3)]
+        self.assertEqual(codes, [250, 250, 451])
+        self.clock.advance(3600)
+        self.assertEqual(Connection(factory).codes(wire)[-1], 250)
+
+    def test_who_logs_in_is_nobody_s_device(self) -> None:
+        factory = self.factory("submission", self.settings())
+        client = Connection(factory, tls=True)
+        wire = b"EHLO a\r\nAUTH PLAIN " + plain(BERT) + b"\r\n"
+        self.assertEqual(client.codes(wire), [250, 235])
+        self.assertEqual(client.codes(f"MAIL FROM:<{ANNA}>\r\n".encode()), [553])
+        self.assertEqual(client.codes(f"MAIL FROM:<{BERT}>\r\n".encode()), [250])
 
 
 class TraceTests(OfficeCase):
