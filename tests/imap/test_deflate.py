@@ -1,5 +1,7 @@
 """Deflated octets: any split, any flush, bounded, and streams that begin anew."""
 
+import base64
+import os
 import zlib
 from itertools import pairwise
 
@@ -92,6 +94,16 @@ class DeflaterTests(SynchronousTestCase):
             sent = deflater.deflate(text) + deflater.flush()
             self.assertLess(len(sent), len(text) // 20)
             self.assertEqual(client.decompress(sent), text)
+
+    def test_base64_between_text(self) -> None:
+        text = b"".join(b"%d lines of text\r\n" % n for n in range(3000))
+        coded = base64.encodebytes(os.urandom(90_000)).replace(b"\n", b"\r\n")
+        for burst in ([coded], [text], [b"a", coded, b"b", text, b"c", coded, coded]):
+            deflater = Deflater()
+            sent = b"".join(map(deflater.deflate, burst)) + deflater.flush()
+            octets = b"".join(burst)
+            self.assertEqual(zlib.decompressobj(wbits=RAW).decompress(sent), octets)
+            self.assertLess(len(sent), 0.8 * len(octets))
 
     def test_nothing_to_flush(self) -> None:
         self.assertEqual(Deflater().flush(), b"")
