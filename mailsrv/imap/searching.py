@@ -123,7 +123,7 @@ class Searcher:
                 return (yield from self._compared(key, among))
             case Identified():
                 return (yield from self._identified(key, among))
-            case Header(name) if name in _IN_ENVELOPE:
+            case Header() if _is_in_envelope(key):
                 return (yield from self._in_envelopes(key, among))
             case Header():
                 return (yield from self._in_headers(key, among))
@@ -246,12 +246,19 @@ def cost(key: Key) -> int:
             return cost(inner)
         case Compare() | Within() | Identified():
             return 1
-        case Header(name):
-            return 2 if name in _IN_ENVELOPE else 3
+        case Header():
+            return 2 if _is_in_envelope(key) else 3
         case Contains():
             return 4
         case _:
             return 0
+
+
+def _is_in_envelope(key: Header) -> bool:
+    """Tell whether an ENVELOPE answers: not whether a list without addresses exists."""
+    return key.field in _IN_ENVELOPE and bool(
+        key.text or key.field not in envelope.ADDRESS_FIELDS
+    )
 
 
 def _longest_word(text: str) -> bytes:

@@ -41,18 +41,26 @@ def sent_date(value: bytes) -> SentDate | None:
     year = int(found[3])
     if len(found[3]) < 4:  # RFC 5322 section 4.3, obs-year
         year += 2000 if len(found[3]) == 2 and year < 50 else 1900
+    if year < 1900:  # RFC 5322 section 3.3
+        return None
     try:
         month = _MONTHS[found[2].lower()]
         day = date(year, month, int(found[1])).toordinal() - _EPOCH
     except (KeyError, ValueError):
         return None
+    # RFC 5256 section 2.2: an invalid time is midnight, an invalid zone UTC.
     hour, minute, second = (int(found[i] or 0) for i in (4, 5, 6))
+    if hour > 23 or minute > 59 or second > 60:
+        hour = minute = second = 0
     local = day * 86400 + hour * 3600 + minute * 60 + second
     return SentDate(local - _zone(found[7] or b""), day)
 
 
 def _zone(zone: bytes) -> int:
     if zone[:1] in (b"+", b"-"):
-        seconds = int(zone[1:3]) * 3600 + int(zone[3:]) * 60
+        hours, minutes = int(zone[1:3]), int(zone[3:])
+        if hours > 23 or minutes > 59:
+            return 0
+        seconds = hours * 3600 + minutes * 60
         return -seconds if zone[:1] == b"-" else seconds
     return _ZONES.get(zone.upper(), 0) * 3600

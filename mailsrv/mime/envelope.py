@@ -85,7 +85,7 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 def read(written: bytes) -> dict[bytes, bytes]:
     """Return the values in an ENVELOPE that `envelope` wrote, those that are there.
 
-    Address lists come as text, ``name <mailbox@host>`` separated by commas.
+    Address lists come as text, ``name <route:mailbox@host>`` separated by commas.
     """
     values: dict[bytes, bytes] = {}
     names = iter(_NAMES)
@@ -125,8 +125,8 @@ def read(written: bytes) -> dict[bytes, bytes]:
 
 
 def _text(strings: list[bytes | None]) -> bytes:
-    name, _, mailbox, host = strings
+    name, route, mailbox, host = strings
     if host is None:  # a group's beginning or end
         return mailbox or b""
-    address = b"<%b@%b>" % (mailbox or b"", host)
+    address = b"<%b%b@%b>" % (route + b":" if route else b"", mailbox or b"", host)
     return b"%b %b" % (name, address) if name else address

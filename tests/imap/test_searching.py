@@ -191,7 +191,8 @@ MESSAGES = [
     b"Content-Transfer-Encoding: quoted-printable\n\n<p>Stra=DFe <b>nac</b>h S=FCden\n"
     b"--b\nContent-Type: application/octet-stream\n\nhidden\n--b--\n",
     # 4
-    b"Subject: =?iso-2022-jp?B?GyRCRnxLXBsoQg==?=\n"
+    b"Subject: =?iso-2022-jp?B?GyRCRnxLXBsoQg==?=\nTo: <>\n"
+    b"From: <@relay.test:d@a.test>\n"
     b"Content-Type: text/plain; charset=iso-2022-jp\n\n\x1b$BF|K\\\x1b(B\n"
     + b"filler\n"
     * 100,
@@ -233,6 +234,9 @@ FOUND: list[tuple[bytes, list[int]]] = [
     (b'HEADER Reply-To ""', [2]),
     (b"HEADER x-foo BAR", [2]),
     (b'HEADER X-None ""', []),
+    (b'HEADER To ""', [1, 4]),
+    (b'TO ""', [1, 4]),
+    (b"FROM relay.test", [4]),
     (b'BODY "body of"', [1]),
     (b"BODY anna", []),
     (b"TEXT anna", [1]),

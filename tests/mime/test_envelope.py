@@ -194,10 +194,13 @@ class DateTests(SynchronousTestCase):
             (b"Thursday, 01-Jan-70 00:00:00 EST", 18000, 0),
             (b"2 jan 2000", 946771200, 10958),
             (b"Sun, 02 Jan 2000 1:2:3 +0000", 946774923, 10958),
+            (b"2 Jan 2000 24:01:00 +0000", 946771200, 10958),  # no such time
+            (b"2 Jan 2000 00:00:00 +9900", 946771200, 10958),  # no such zone
             (b"Fri, 21 Nov 1997 09(comment):   55  :  06 -0600", 880070400, 10186),
         ):
             self.assertEqual(sent_date(value), (at_utc, day), value)
 
     def test_none(self) -> None:
-        for value in (b"", b"yesterday", b"31 Feb 2000", b"1 Foo 2000 00:00"):
+        wrong = (b"", b"yesterday", b"31 Feb 2000", b"1 Foo 2000 00:00", b"2 Jan 0102")
+        for value in wrong:
             self.assertIsNone(sent_date(value), value)
