@@ -23,6 +23,7 @@ from mailsrv.connections import ConnectionLimits
 from mailsrv.imap.commands.rule import Rule
 from mailsrv.imap.commands.session import capabilities
 from mailsrv.imap.commands.table import RULES
+from mailsrv.imap.connection import Disconnected
 from mailsrv.imap.engine import (
     TLS_HELLO,
     Command,
@@ -30,7 +31,7 @@ from mailsrv.imap.engine import (
     Overrun,
 )
 from mailsrv.imap.errors import ProtocolViolation, Refused
-from mailsrv.imap.session import Disconnected, Session
+from mailsrv.imap.session import Session
 from mailsrv.interfaces import IListenerService
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.settings import ImapSettings, TlsSettings

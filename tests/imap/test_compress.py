@@ -7,8 +7,9 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailsrv.imap.connection import DEFLATED_OCTETS, MAX_QUEUED
 from mailsrv.imap.deflate import RAW
-from mailsrv.imap.session import DEFLATED_OCTETS, MAX_QUEUED, Session
+from mailsrv.imap.session import Session
 from mailsrv.settings import ImapSettings
 from tests.imap.office import Client, ImapCase
 

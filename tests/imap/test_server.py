@@ -6,8 +6,8 @@ from typing import cast
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
 from mailsrv.accounts import edits
+from mailsrv.imap.connection import LINGER_S, MAX_QUEUED
 from mailsrv.imap.server import COMMANDS_IN_A_TURN, MAX_BAD
-from mailsrv.imap.session import LINGER_S, MAX_QUEUED
 from mailsrv.settings import ImapSettings
 from tests.imap.office import Client, ImapCase
 

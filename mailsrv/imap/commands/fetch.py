@@ -7,6 +7,7 @@ from twisted.logger import Logger
 
 from mailsrv.imap import format
 from mailsrv.imap.commands.rule import Rule
+from mailsrv.imap.connection import Disconnected
 from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.fetch_items import (
     Attribute,
@@ -16,7 +17,7 @@ from mailsrv.imap.fetch_items import (
     parse_uid_fetch,
 )
 from mailsrv.imap.fetching import BATCH, Batch, Message, Shortened
-from mailsrv.imap.session import Disconnected, Session, State
+from mailsrv.imap.session import Session, State
 from mailsrv.mailboxes.sequence import OutOfRange
 from mailsrv.store.values import SEEN, UID, StoreError
 
