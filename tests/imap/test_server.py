@@ -70,6 +70,13 @@ class LoginTests(ImapCase):
         self.assertNotIn(b"IDLE", words)
         self.assertIn(b"2 BAD", client.send(b"2 IDLE\r\n"))
 
+    def test_what_is_never_offered(self) -> None:
+        # With UIDONLY Outlook's cloud gets no mail; LITERAL- would undo LITERAL+.
+        words = self.logged_in().send(b"1 CAPABILITY\r\n").split()
+        self.assertIn(b"LITERAL+", words)
+        self.assertNotIn(b"UIDONLY", words)
+        self.assertNotIn(b"LITERAL-", words)
+
     def test_an_extension_that_is_disabled_for_the_account(self) -> None:
         self.live.database.edit(
             lambda d: edits.set_disabled_extensions(d, "anna", ["MOVE"])

@@ -18,7 +18,7 @@ from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.listing import List
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session
-from mailsrv.store.names import SEPARATOR
+from mailsrv.store.names import INBOX, SEPARATOR
 from mailsrv.store.values import MailboxStatus, NoSuchMailbox
 
 log = Logger()
@@ -128,7 +128,8 @@ async def rename(session: Session, names: tuple[str, str]) -> bytes:
     old, new = names
     new = _name_to_create(session, new)
     await session.account_mailboxes.rename(old, new)
-    await write_list(session, new, old)
+    if old != INBOX:  # which goes on, without its messages
+        await write_list(session, new, old)
     log.info(
         "mailbox renamed",
         session=session.id,
