@@ -209,6 +209,9 @@ class LoginSettings:
     scram: Literal["off", "auto", "on"] = key(
         "auto", "offer SCRAM-SHA-256: never, once all accounts have its keys, always"
     )
+    scram_plus: bool = key(
+        False, "offer SCRAM-SHA-256-PLUS as well, which some clients choose and fail at"
+    )
     argon2_memory_kib: int = key(65536, "memory of one password hash", least=8)
     argon2_passes: int = key(3, "passes over that memory")
     argon2_lanes: int = key(4, "lanes of a hash")

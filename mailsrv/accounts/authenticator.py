@@ -111,7 +111,8 @@ class Authenticator:
         """
         names = ["PLAIN", "LOGIN"]
         if self._offers_scram():
-            names += ["SCRAM-SHA-256-PLUS"] if can_bind else []
+            plus = can_bind and self.settings.scram_plus
+            names += ["SCRAM-SHA-256-PLUS"] if plus else []
             names.append("SCRAM-SHA-256")
         return tuple(names)
 
@@ -136,8 +137,9 @@ class Authenticator:
             case "LOGIN":
                 mechanism = Login()
             case _:
-                plus = name.endswith("-PLUS")
-                mechanism = Scram(plus=plus, binding=binding)
+                # Without -PLUS a client may say that we have no channel bindings.
+                offered = binding if self.settings.scram_plus else None
+                mechanism = Scram(plus=name.endswith("-PLUS"), binding=offered)
         return Exchange(self, mechanism, attempt)
 
     async def login(

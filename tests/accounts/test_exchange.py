@@ -19,11 +19,12 @@ SCRAM = "SCRAM-SHA-256"
 KEYS = {ANNA: str(make_keys("secret")), BERT: str(make_keys("sésame"))}
 
 
-def settings(scram: str) -> LoginSettings:
+def settings(scram: str, *, plus: bool = False) -> LoginSettings:
     return LoginSettings(
         argon2_memory_kib=8,
         argon2_passes=1,
         argon2_lanes=1,
+        scram_plus=plus,
         scram=scram,  # type: ignore[arg-type]  # one of its words
     )
 
@@ -106,13 +107,29 @@ class OfferTests(ExchangeCase):
         for name in (SCRAM, "SCRAM-SHA-256-PLUS", "CRAM-MD5", ""):
             self.assertIsNone(self.logins.exchange(name, Attempt("192.0.2.1"), None))
 
-    def test_plus_where_there_are_channel_bindings(self) -> None:
+    def test_plus_where_it_is_wanted_and_there_are_channel_bindings(self) -> None:
         self.give_keys(ANNA, BERT)
         plus = "SCRAM-SHA-256-PLUS"
+        self.assertNotIn(plus, self.logins.mechanisms(can_bind=True))
+        self.logins.settings = settings("auto", plus=True)
         self.assertNotIn(plus, self.logins.mechanisms(can_bind=False))
         self.assertEqual(
             self.logins.mechanisms(can_bind=True), ("PLAIN", "LOGIN", plus, SCRAM)
         )
+
+    def test_flag_of_clients_that_miss_plus(self) -> None:
+        self.give_keys(ANNA, BERT)
+        for plus in (False, True):
+            self.logins.settings = settings("auto", plus=plus)
+            exchange = self.logins.exchange(
+                SCRAM, Attempt("192.0.2.1"), {"tls-exporter": b"x"}.get
+            )
+            assert exchange is not None
+            begun = self.start(exchange, b"y,,n=anna,r=abc")
+            if plus:  # it was there
+                self.failureResultOf(begun, SaslError)
+            else:
+                self.successResultOf(begun)
 
 
 class KeysTests(ExchangeCase):

@@ -29,10 +29,21 @@ class ScramClientTests(SmtpClientCase):
         self.assertIn("server trusted", said)
         self.assertIn(f"login user={self.anna}", self.server.log())
 
+    def offer_plus(self) -> None:
+        text = self.server.config.read_text()
+        self.assertIn("scram_plus = false", text)
+        self.server.config.write_text(
+            text.replace("scram_plus = false", "scram_plus = true")
+        )
+        self.server.hang_up()
+        self.server.wait_for_log("are reloaded")
+
     def test_gsasl_imap_with_tls_exporter(self) -> None:
+        self.offer_plus()
         self.gsasl("imap", "SCRAM-SHA-256-PLUS")
 
     def test_gsasl_smtp_with_tls_exporter(self) -> None:
+        self.offer_plus()
         self.gsasl("submission", "SCRAM-SHA-256-PLUS")
 
     def test_gsasl_without_channel_binding(self) -> None:
@@ -103,6 +114,7 @@ Channel all
 Far :far:
 Near :near:
 Create Near
+SyncState *
 """
         )
         self.run_client("mbsync", "-c", config, "all")
