@@ -371,10 +371,11 @@ class AccountMailboxes:
         if (told or claims) and not view.gone:
 
             def leave(store: AccountStore) -> None:
-                if claims:
-                    store.claim_recent(name)
-                if told:
-                    store.forget(name, told)
+                with suppress(NoSuchMailbox):  # another program has removed it
+                    if claims:
+                        store.claim_recent(name)
+                    if told:
+                        store.forget(name, told)
 
             self._in_background(self.write(leave), "closing a mailbox failed")
 

@@ -42,7 +42,9 @@ from mailsrv.store.subscriptions import Subscriptions
 from mailsrv.store.sync import sync
 from mailsrv.store.values import (
     DELETED,
+    FIRST_KEYWORD_BIT,
     SEEN,
+    SYSTEM_MASK,
     UID,
     Changes,
     Copied,
@@ -234,7 +236,12 @@ class AccountStore:
 
         Durable: no other session gets these (RFC 3501 section 2.3.2).
         """
-        with self._open(name) as folder, transaction(folder.connection):
+        with self._open(name) as folder:
+            self._before(folder, needed=True)
+            return self._claim_recent(folder)
+
+    def _claim_recent(self, folder: Folder) -> int:
+        with transaction(folder.connection):
             box = folder.known_box()
             first, box.recent_uid = box.recent_uid, box.uid_next
             if first != box.recent_uid:
@@ -558,7 +565,8 @@ class AccountStore:
     ) -> Changes:
         """Return what happened since `told`, and remember that it is told.
 
-        With `same_keywords` those are left for the next call to look at.
+        With `same_keywords` those are looked at only if another process has used
+        one that is not known here.
         """
         with snapshot(folder.connection):
             box = folder.known_box()
@@ -568,7 +576,9 @@ class AccountStore:
                 told.mod_seq if told else 0,
                 told.uid_next if told else 0,
             )
-        keywords = told.keywords if told and same_keywords else _keywords(folder)
+        keywords = told.keywords if told else ()
+        if not same_keywords or _flags_in(changes) & ~_known_flags(keywords):
+            keywords = _keywords(folder)
         if told is None or keywords != told.keywords:
             changes = replace(changes, keywords=keywords)
         self._told[folder.name] = _Told(box.mod_seq, box.uid_next, keywords)
@@ -607,6 +617,20 @@ class AccountStore:
                 self._told.pop(name, None)
                 if (box := load_box(connection, name)) is not None:
                     drop_box(connection, box)
+
+
+def _flags_in(changes: Changes) -> int:
+    """Return all flags that are set in `changes`."""
+    found = 0
+    for _, mask, _ in (*changes.added, *changes.flagged):
+        found |= mask
+    return found
+
+
+def _known_flags(keywords: Sequence[str]) -> int:
+    """Return the mask of all flags that have a name."""
+    places = (1 << place for place, name in enumerate(keywords) if name)
+    return SYSTEM_MASK | sum(places) << FIRST_KEYWORD_BIT
 
 
 def _keywords(folder: Folder) -> tuple[str, ...]:

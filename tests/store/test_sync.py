@@ -233,6 +233,22 @@ class ProcessTests(SyncTestCase):
         self.assertEqual(list(changes.expunged), [1])
         self.assertEqual([c[0] for c in changes.added], [3])
 
+    def test_a_delivery_tells_of_keywords_that_another_process_made(self) -> None:
+        self.office.receive()
+        self.store.open("INBOX")
+        other = self.office.another()
+        other.store_flags("INBOX", [1], "+", ["Word"])
+        changes = self.store.ingest("INBOX", [self.office.deliver()])
+        # Without its name the flag could not be told, and would never be.
+        self.assertEqual([c[:2] for c in changes.flagged], [(1, 32)])
+        self.assertEqual(list(changes.keywords or ()), ["Word"])
+
+    def test_recent_is_claimed_though_the_index_was_lost(self) -> None:
+        self.office.receive()
+        self.store.open("INBOX")
+        os.unlink(self.office.root / "index.sqlite")
+        self.assertEqual(self.store.claim_recent("INBOX"), 2)
+
     def test_held_lock_leaves_everything_as_it_is(self) -> None:
         self.office.receive(flags=SEEN)
         before = self.store.open("INBOX")
