@@ -160,7 +160,7 @@ class Searcher:
         values = self._values.setdefault(column, {})
         for uids in _slices(among - values.keys(), ROWS):
             rows = self.store.rows(self.scope.mailbox, uids, [column])
-            values.update((row.uid, row.columns[column]) for row in rows)
+            values.update((UID(uid), value) for uid, (value,) in rows.items())
             yield
         # None: it has no such date (or, no longer there, no row).
         return {uid: value for uid in among if (value := values.get(uid)) is not None}
@@ -169,10 +169,11 @@ class Searcher:
         identifier, column = _IDENTIFIERS[key.of], key.of.value
         found: set[UID] = set()
         for uids in _slices(among, ROWS):
+            rows = self.store.rows(self.scope.mailbox, uids, [column])
             found.update(
-                row.uid
-                for row in self.store.rows(self.scope.mailbox, uids, [column])
-                if identifier(row.columns[column]) == key.identifier
+                UID(uid)
+                for uid, (value,) in rows.items()
+                if identifier(value) == key.identifier
             )
             yield
         return found
@@ -181,15 +182,15 @@ class Searcher:
         found: set[UID] = set()
         word = _longest_word(key.text)
         for uids in _slices(among, ENVELOPES):
-            for row in self.store.rows(self.scope.mailbox, uids, ["envelope"]):
-                written: bytes = row.columns["envelope"]
+            rows = self.store.rows(self.scope.mailbox, uids, ["envelope"])
+            for uid, (written,) in rows.items():
                 # Most can be told apart without taking the ENVELOPE to pieces.
                 plain = written.isascii() and b"=?" not in written
                 if plain and word not in written.lower():
                     continue
                 value = envelope.read(written).get(key.field)
                 if value is not None and key.text in fold(decode(value)):
-                    found.add(row.uid)
+                    found.add(UID(uid))
             yield
         return found
 

@@ -161,6 +161,22 @@ class Selected:
         """Return the names in a mask as they stand in a response, kept ready."""
         return self._view.flag_octets(mask)
 
+    def shown_flags(
+        self, uids: Sequence[int], masks: Sequence[int], *, with_recent: bool
+    ) -> list[bytes]:
+        """Return the flags of messages as FETCH shows them; `uids` ascend."""
+        names = {mask: self.flag_octets(mask) for mask in set(masks)}
+        plain = {mask: b"(%b)" % octets for mask, octets in names.items()}
+        shown = [plain[mask] for mask in masks]
+        spans = self._tracker.recent_spans(uids) if with_recent else ()
+        for first, behind in spans:
+            recent = {
+                mask: b"(%b)" % b" ".join(filter(None, (octets, b"\\Recent")))
+                for mask, octets in names.items()
+            }
+            shown[first:behind] = [recent[mask] for mask in masks[first:behind]]
+        return shown
+
     # What a client that was away has missed (RFC 7162)
 
     def newer(self, uids: Iterable[int], mod_seq: int) -> "array[int]":

@@ -189,6 +189,13 @@ class Tracker:
         """Tell whether the message has \\Recent in this session."""
         return any(start <= uid < end for start, end in self._recent)
 
+    def recent_spans(self, uids: Sequence[int]) -> Iterator[Span]:
+        """Yield from where to before where in `uids` messages have \\Recent."""
+        for start, end in self._recent:
+            first = bisect_left(uids, start)
+            if (behind := bisect_left(uids, end, first)) > first:
+                yield first, behind
+
     def flags(self, uid: int) -> int | None:
         """Return the flags of a message, also of one gone; None if unknown."""
         at = self.messages.index(uid)
@@ -236,9 +243,20 @@ class Tracker:
     def walk(self, uids: Iterable[int]) -> Iterator[tuple[int, int, int, int]]:
         """Yield (seq, uid, flags, mod_seq) for those `uids` that are known.
 
-        Fast for ascending `uids`. The mailbox may change between two steps; the
-        numbering does not, as long as `news` is not called.
+        Fast for ascending `uids`, most of all for an array of neighbours. The
+        mailbox may change between two steps; the numbering does not, as long as
+        `news` is not called.
         """
+        messages = self.messages
+        if isinstance(uids, array) and uids and not self._gone:
+            at = bisect_left(messages.uids, uids[0])
+            end = at + len(uids)
+            if messages.uids[at:end] == uids and uids[-1] < self._told_below:
+                flags, mod_seqs = messages.flags[at:end], messages.mod_seqs[at:end]
+                return zip(range(at + 1, end + 1), uids, flags, mod_seqs, strict=True)
+        return self._walk(uids)
+
+    def _walk(self, uids: Iterable[int]) -> Iterator[tuple[int, int, int, int]]:
         messages = self.messages
         at = 0
         for uid in uids:

@@ -376,24 +376,22 @@ class AccountStore:
                     content.unfilled(connection, box.id, uids),
                 )
 
-    def rows(self, name: str, uids: Sequence[int], columns: Sequence[str]) -> list[Row]:
+    def rows(
+        self, name: str, uids: Sequence[int], columns: Sequence[str]
+    ) -> dict[int, Row]:
         """Return columns of messages by ascending UID; see `reading.COLUMNS`.
 
         Ready bytes that are missing are computed first. A message that is expunged
         and forgotten, or whose file has vanished, is left out.
         """
-
-        def read(box: Box) -> tuple[list[Row], list[int]]:
-            return reading.live_rows(connection, box.id, uids, columns)
-
         with self._read(name) as (connection, box):
-            rows, missing = read(box)
-            if missing:
-                self.fill(name, missing)
-                rows, _ = read(box)
+            rows = reading.live_rows(connection, box.id, uids, columns)
             if len(rows) < len(uids):
-                rows += reading.expunged_rows(connection, box.id, uids, columns)
-                rows.sort(key=lambda row: row.uid)
+                missing = [uid for uid in uids if uid not in rows]
+                self.fill(name, missing)
+                for read in (reading.live_rows, reading.expunged_rows):
+                    rows |= read(connection, box.id, missing, columns)
+                rows = dict(sorted(rows.items()))
         return rows
 
     def expunged_since(self, name: str, mod_seq: int) -> list[UID] | None:

@@ -17,6 +17,7 @@ from mailsrv.mime.structure import load
 from mailsrv.mime.summary import Summary, summary
 from mailsrv.store.index import unsynced
 from mailsrv.store.maildir import Entry, open_file, path_of
+from mailsrv.store.schema import HEADER_KEYS
 from mailsrv.store.values import MessageGone
 
 BATCH_MESSAGES = 50  # in one transaction
@@ -24,6 +25,16 @@ BATCH_OCTETS = 4 * 1024 * 1024  # of files read for one transaction
 MAX_HEADER_KEYS = 8  # sets of fields that are kept: some kinds of client each
 _WHOLE_OCTETS = 1024 * 1024  # a larger file is read piece by piece
 _PIECE_OCTETS = 256 * 1024
+
+
+def among(uids: Sequence[int]) -> tuple[str, tuple[int | str, ...]]:
+    """Return an SQL condition on uid, and its values; `uids` holds each once.
+
+    Where there are no gaps a range is read in half the time of a list.
+    """
+    if uids and (last := max(uids)) - (first := min(uids)) == len(uids) - 1:
+        return "uid BETWEEN ? AND ?", (first, last)
+    return "uid IN (SELECT value FROM json_each(?))", (dumps(list(uids)),)
 
 
 def header_key(names: Iterable[bytes], *, exclude: bool = False) -> bytes:
@@ -172,8 +183,8 @@ def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
     )
     if filled.fields:
         connection.executemany(
-            "INSERT OR IGNORE INTO header_fields VALUES (?, ?, ?)",
-            [(content, key, value) for key, value in filled.fields],
+            "INSERT OR IGNORE INTO header_fields VALUES (?, ?)",
+            [(content * HEADER_KEYS + key, value) for key, value in filled.fields],
         )
 
 
@@ -238,18 +249,22 @@ def kept_fields(
     connection: sqlite3.Connection, mailbox: int, uids: Sequence[int], key: bytes
 ) -> dict[int, bytes]:
     """Return a set of header fields of the messages of which it is kept."""
-    return dict(
-        connection.execute(
-            "SELECT uid, value FROM message JOIN header_fields USING (content)"
-            " WHERE mailbox = ?1 AND uid IN (SELECT value FROM json_each(?2))"
-            " AND key = (SELECT id FROM header_key WHERE key = ?3)"
-            " UNION ALL"
-            " SELECT uid, value FROM expunged JOIN header_fields USING (content)"
-            " WHERE mailbox = ?1 AND uid IN (SELECT value FROM json_each(?2))"
-            " AND key = (SELECT id FROM header_key WHERE key = ?3)",
-            (mailbox, dumps(list(uids)), key),
-        )
-    )
+    row = connection.execute(
+        "SELECT id FROM header_key WHERE key = ?", (key,)
+    ).fetchone()
+    if row is None:
+        return {}
+    condition, values = among(uids)
+    found: dict[int, bytes] = {}
+    for table in ("message", "expunged"):
+        if len(found) < len(uids):
+            found |= connection.execute(
+                f"SELECT uid, value FROM {table}"  # noqa: S608  # constants
+                f" JOIN header_fields ON id = content * {HEADER_KEYS} + ?"
+                f" WHERE mailbox = ? AND {condition}",
+                (*row, mailbox, *values),
+            ).fetchall()
+    return found
 
 
 def make_fields(
@@ -273,7 +288,7 @@ def make_fields(
     fill(connection, directory, unfilled(connection, mailbox, uids))
     found = kept_fields(connection, mailbox, uids, key)
     number = dict((k, n) for n, k in header_keys(connection)).get(key)
-    made: list[tuple[int, int | None, bytes]] = []
+    made: list[tuple[int, bytes]] = []
     for uid, base, info, in_new, content, structure in connection.execute(
         "SELECT uid, base, info, in_new, content, structure"
         " FROM message JOIN content c ON c.id = content"
@@ -289,10 +304,11 @@ def make_fields(
         finally:
             os.close(fd)
         found[uid] = select_key(head, structure, key)
-        made.append((content, number, found[uid]))
-    if number is not None and made:
+        if number is not None:
+            made.append((content * HEADER_KEYS + number, found[uid]))
+    if made:
         with unsynced(connection):
             connection.executemany(
-                "INSERT OR IGNORE INTO header_fields VALUES (?, ?, ?)", made
+                "INSERT OR IGNORE INTO header_fields VALUES (?, ?)", made
             )
     return found

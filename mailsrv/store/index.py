@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal
 
-from mailsrv.store.schema import PAGE_CACHE_KIB, SCHEMA, VERSION, WAL_PAGES
+from mailsrv.store.schema import HEADER_KEYS, PAGE_CACHE_KIB, SCHEMA, VERSION, WAL_PAGES
 from mailsrv.store.uidlist import Mark
 from mailsrv.store.values import UID, Change, Changes, LockHeld
 
@@ -349,11 +349,18 @@ def drop_contents(connection: sqlite3.Connection, contents: Sequence[int]) -> No
             "SELECT 1 FROM message WHERE content = ? LIMIT 1", (content,)
         ).fetchone()
         if shared is None:
-            connection.execute("DELETE FROM content WHERE id = ?", (content,))
-            connection.execute("DELETE FROM sort_key WHERE content = ?", (content,))
-            connection.execute(
-                "DELETE FROM header_fields WHERE content = ?", (content,)
-            )
+            drop_ready(connection, content)
+
+
+def drop_ready(connection: sqlite3.Connection, content: int) -> None:
+    """Delete ready bytes; they are computed again if somebody asks for them."""
+    connection.execute("DELETE FROM content WHERE id = ?", (content,))
+    connection.execute("DELETE FROM sort_key WHERE content = ?", (content,))
+    first = content * HEADER_KEYS
+    connection.execute(
+        "DELETE FROM header_fields WHERE id BETWEEN ? AND ?",
+        (first, first + HEADER_KEYS - 1),
+    )
 
 
 def take_contents(connection: sqlite3.Connection, count: int) -> int:

@@ -7,13 +7,12 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from json import dumps
 from pathlib import Path
 
 from mailsrv.mime.served import STEP, seek, to_crlf
 from mailsrv.mime.structure import Part, load
 from mailsrv.mime.summary import summary
-from mailsrv.store.content import file_content
+from mailsrv.store.content import among, file_content
 from mailsrv.store.index import Box
 from mailsrv.store.maildir import Entry, open_file, path_of, scan
 from mailsrv.store.pop3_uidl import Uidl
@@ -42,30 +41,24 @@ def live_rows(
     mailbox: int,
     uids: Sequence[int],
     columns: Sequence[str],
-) -> tuple[list[Row], list[int]]:
-    """Return the rows that are complete, and the UIDs that must be filled first."""
-    ready = _are_ready_bytes(columns)
-    exact = "size_octets" in columns
-    rows: list[Row] = []
-    missing: list[int] = []
+) -> dict[int, Row]:
+    """Return the rows that are complete; what others lack must be filled first."""
+    condition, values = among(uids)
+    join = where = ""
+    if _are_ready_bytes(columns):
+        join = " JOIN content c ON c.id = m.content"
+    if "size_octets" in columns:
+        where = " AND m.exact"
     selected = "".join(", " + COLUMNS[column] for column in columns)
-    # `selected` is made of constants of this module.
-    statement = (
-        f"SELECT m.uid, m.exact, c.id NOT NULL{selected} FROM message m"  # noqa: S608
-        " LEFT JOIN content c ON c.id = m.content WHERE"
-        if ready
-        else f"SELECT m.uid, m.exact, 1{selected} FROM message m WHERE"  # noqa: S608
-    )
-    for uid, is_exact, is_ready, *values in connection.execute(
-        f"{statement} m.mailbox = ?"  # noqa: S608  # constants, as said
-        " AND m.uid IN (SELECT value FROM json_each(?)) ORDER BY m.uid",
-        (mailbox, dumps(list(uids))),
-    ):
-        if (exact and not is_exact) or not is_ready:
-            missing.append(uid)
-        else:
-            rows.append(Row(UID(uid), dict(zip(columns, values, strict=True))))
-    return rows, missing
+    return {
+        uid: row
+        for uid, *row in connection.execute(
+            # Constants of this module and of `among`.
+            f"SELECT m.uid{selected} FROM message m{join}"  # noqa: S608
+            f" WHERE m.mailbox = ? AND m.{condition}{where} ORDER BY m.uid",
+            (mailbox, *values),
+        )
+    }
 
 
 def expunged_rows(
@@ -73,22 +66,23 @@ def expunged_rows(
     mailbox: int,
     uids: Sequence[int],
     columns: Sequence[str],
-) -> list[Row]:
+) -> dict[int, Row]:
     """Return rows of expunged messages of which some session is not told yet."""
+    condition, values = among(uids)
     selected = "".join(
         ", " + COLUMNS[column].replace(_EMAIL_ID, "m.email_id") for column in columns
     )
     ready = _are_ready_bytes(columns)
-    return [
-        Row(UID(uid), dict(zip(columns, values, strict=True)))
-        for uid, *values in connection.execute(
+    return {
+        uid: row
+        for uid, *row in connection.execute(
             f"SELECT m.uid{selected}"  # noqa: S608  # constants of this module
             " FROM expunged m LEFT JOIN content c ON c.id = m.content"
-            " WHERE m.mailbox = ? AND m.uid IN (SELECT value FROM json_each(?))"
+            f" WHERE m.mailbox = ? AND m.{condition}"
             " AND m.content NOT NULL AND (c.id NOT NULL OR NOT ?)",
-            (mailbox, dumps(list(uids)), ready),
+            (mailbox, *values, ready),
         )
-    ]
+    }
 
 
 def _are_ready_bytes(columns: Sequence[str]) -> bool:
@@ -201,14 +195,15 @@ def locate(
     connection: sqlite3.Connection, mailbox: int, directory: Path, uids: Sequence[int]
 ) -> dict[int, Located]:
     """Look up messages that are to be opened."""
+    condition, values = among(uids)
     return {
         uid: Located(directory, Entry(base + info, bool(in_new)), *rest)
         for uid, base, info, in_new, *rest in connection.execute(
-            "SELECT uid, base, info, in_new, internal_date,"
+            "SELECT uid, base, info, in_new, internal_date,"  # noqa: S608  # as above
             " c.size_octets, c.structure, c.checkpoints"
             " FROM message m LEFT JOIN content c ON c.id = m.content"
-            " WHERE mailbox = ? AND uid IN (SELECT value FROM json_each(?))",
-            (mailbox, dumps(list(uids))),
+            f" WHERE mailbox = ? AND {condition}",
+            (mailbox, *values),
         )
     }
 

@@ -158,12 +158,11 @@ class Moved:
     target: Changes
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Columns of one message, by name, as they were asked for."""
+Row = Sequence[Any]
+"""Columns of one message, in the order in which they were asked for.
 
-    uid: UID
-    columns: Mapping[str, Any]  # bytes, int or None, as the column is
+Any: each is bytes, int or None, as the column is.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from mailsrv.store.index import (
     Connections,
     discard,
     drop_box,
+    drop_ready,
     index_path,
     save_box,
     transaction,
@@ -319,9 +320,4 @@ def _mend_sizes(folder: Folder, box: Box) -> None:
                 "UPDATE message SET exact = 0 WHERE mailbox = ? AND uid = ?",
                 (box.id, uid),
             )
-            for statement in (
-                "DELETE FROM content WHERE id = ?",
-                "DELETE FROM sort_key WHERE content = ?",
-                "DELETE FROM header_fields WHERE content = ?",
-            ):
-                folder.connection.execute(statement, (content,))
+            drop_ready(folder.connection, content)

@@ -303,8 +303,8 @@ class SearchingTests(SynchronousTestCase):
             self.assertEqual(self.search(wire), numbers, wire)
 
     def test_email_id(self) -> None:
-        (row,) = self.store.rows("INBOX", [6], ["email_id"])
-        wire = b"EMAILID " + email_id(row.columns["email_id"])
+        ((stored,),) = self.store.rows("INBOX", [6], ["email_id"]).values()
+        wire = b"EMAILID " + email_id(stored)
         self.assertEqual(self.search(wire), [2])
 
     def test_gone_messages_do_not_match(self) -> None:

@@ -261,7 +261,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert found == Counter(model.values())
         assert list(self.office.store.open(mailbox).uids) == sorted(view.flags)
         sizes = self.office.store.rows(mailbox, sorted(view.flags), ["size_octets"])
-        octets = [row.columns["size_octets"] for row in sizes]
+        octets = [size for (size,) in sizes.values()]
         status = self.office.store.status(mailbox)
         assert status.messages == len(model)
         assert status.unseen == sum(not flags & SEEN for _, flags in model.values())

@@ -159,7 +159,7 @@ class ScanTests(SyncTestCase):
         uids = self.store.open("INBOX").uids
         self.store.rows("INBOX", uids, ["envelope"])
         rows = self.store.rows("INBOX", uids, ["size_octets"])
-        self.assertEqual([r.columns["size_octets"] for r in rows], [len(served)] * 4)
+        self.assertEqual([size for (size,) in rows.values()], [len(served)] * 4)
         self.assertEqual(self.store.status("INBOX").size_octets, 4 * len(served))
 
     def test_file_with_crlf_is_served_as_it_is(self) -> None:
@@ -298,8 +298,8 @@ class CrashTests(SyncTestCase):
         self.assertEqual(list(self.store.open("INBOX").uids), [])
         state = self.store.open("Trash")
         self.assertEqual((list(state.uids), list(state.flags)), ([1], [SEEN]))
-        (row,) = self.store.rows("Trash", [1], ["email_id"])
-        self.assertEqual(row.columns["email_id"], self.email_id)
+        rows = self.store.rows("Trash", [1], ["email_id"])
+        self.assertEqual(rows[1][0], self.email_id)
         with self.office.connections.use(
             str(self.office.root / "index.sqlite"), "read"
         ) as connection:
@@ -310,8 +310,7 @@ class CrashTests(SyncTestCase):
         self.office.receive(flags=SEEN)
         self.store.open("INBOX")
         self.store.open("Trash")
-        (row,) = self.store.rows("INBOX", [1], ["email_id"])
-        self.email_id = row.columns["email_id"]
+        self.email_id = self.store.rows("INBOX", [1], ["email_id"])[1][0]
 
     def killed(self, step: str) -> None:
         def die(*_: object) -> None:
@@ -490,7 +489,7 @@ class DoublesTests(SyncTestCase):
         uids = self.store.open("INBOX").uids
         self.assertEqual(len(uids), 2)
         sizes = self.store.rows("INBOX", uids, ["size_octets"])
-        self.assertEqual(sorted(int(r.columns["size_octets"]) for r in sizes), [7, 11])
+        self.assertEqual(sorted(size for (size,) in sizes.values()), [7, 11])
 
     def test_two_links_to_one_file_become_one(self) -> None:
         self.office.drop(name=b"1.a:2,", sub="cur")

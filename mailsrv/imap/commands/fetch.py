@@ -1,8 +1,10 @@
 """FETCH and UID FETCH (RFC 3501 sections 6.4.5 and 6.4.8; RFC 7162)."""
 
+from array import array
 from collections.abc import Sequence
-from itertools import islice
+from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.imap import format
@@ -16,18 +18,22 @@ from mailsrv.imap.fetch_items import (
     parse_fetch,
     parse_uid_fetch,
 )
-from mailsrv.imap.fetching import BATCH, Batch, Message, Shortened
+from mailsrv.imap.fetching import Batch, Message, Shortened
 from mailsrv.imap.session import Session, State
 from mailsrv.mailboxes.sequence import OutOfRange
-from mailsrv.store.values import SEEN, UID, StoreError
+from mailsrv.store.values import SEEN, StoreError
 
 log = Logger()
 
+# Messages of one job: more at once while the index has all that is asked, since a
+# job costs as much as some ten rows; few again when files are read.
+BATCH, MAX_BATCH = 64, 512
+SHORT_S = 0.01
 LINES = 1000  # responses of flags alone that are written at once
 _TEMPLATES: dict[Item, bytes] = {
-    Attribute.UID: b"UID %(uid)d",
-    Attribute.FLAGS: b"FLAGS %(flags)b",
-    Attribute.MODSEQ: b"MODSEQ (%(mod_seq)d)",
+    Attribute.UID: b"UID %d",
+    Attribute.FLAGS: b"FLAGS %b",
+    Attribute.MODSEQ: b"MODSEQ (%d)",
 }
 
 
@@ -52,10 +58,15 @@ async def fetch(session: Session, request: Fetch) -> bytes:
         await write_flags(session, request.items, uids)
         return b""
     gone = undecodable = False
-    for start in range(0, len(uids), BATCH):
-        batch = await _write_batch(session, request, uids[start : start + BATCH])
+    start, count = 0, BATCH
+    while start < len(uids):
+        begun_s = session.services.reactor.seconds()
+        batch = await _write_batch(session, request, uids[start : start + count])
         gone = gone or bool(batch.gone)
         undecodable = undecodable or batch.undecodable
+        start += count
+        took_s = session.services.reactor.seconds() - begun_s
+        count = min(2 * count, MAX_BATCH) if took_s < SHORT_S else BATCH
     if gone:
         raise Refused("Some of the messages are gone", b"EXPUNGEISSUED")
     if undecodable:
@@ -64,44 +75,55 @@ async def fetch(session: Session, request: Fetch) -> bytes:
 
 
 async def write_flags(
-    session: Session, items: Sequence[Item], uids: Sequence[int]
+    session: Session, items: Sequence[Item], uids: "array[int]"
 ) -> None:
     """Answer from the view alone: what clients ask of whole mailboxes."""
-    mailbox = session.mailbox
     parts = b" ".join(_TEMPLATES[item] for item in items)
-    template = b"* %%(seq)d FETCH (%b)\r\n" % parts
-    lines = (
-        template
-        % {
-            b"seq": seq,
-            b"uid": uid,
-            b"flags": session.flags_of_message(uid, mask),
-            b"mod_seq": mod_seq,
-        }
-        for seq, uid, mask, mod_seq in mailbox.walk(uids)
-    )
-    while some := b"".join(islice(lines, LINES)):
-        await session.write_some(some)
+    template = b"* %%d FETCH (%b)\r\n" % parts
+    for start in range(0, len(uids), LINES):
+        if start:  # a socket may take all of it at once: others want the reactor, too
+            await deferLater(session.services.reactor, 0)
+        seqs, columns = _columns(session, uids[start : start + LINES])
+        rows = zip(seqs, *(columns[item] for item in items), strict=True)
+        await session.write_some(b"".join(map(template.__mod__, rows)))
 
 
-async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) -> Batch:
+def _columns(
+    session: Session, uids: "array[int]"
+) -> tuple[Sequence[int], dict[Item, Sequence[Any]]]:
+    """Return the numbers of those `uids` that are known, and what the view has.
+
+    Any: numbers, and of flags octets.
+    """
+    mailbox = session.mailbox
+    rows = list(mailbox.walk(uids))
+    seqs, known, masks, mod_seqs = zip(*rows, strict=True) if rows else ((),) * 4
+    return seqs, {
+        Attribute.UID: known,
+        Attribute.FLAGS: mailbox.shown_flags(
+            known, masks, with_recent=not session.is_rev2
+        ),
+        Attribute.MODSEQ: mod_seqs,
+    }
+
+
+async def _write_batch(session: Session, request: Fetch, uids: "array[int]") -> Batch:
     """Write some responses; return the batch, which knows what got none."""
     mailbox = session.mailbox
     newly_seen = await _set_seen(session, request, uids)
     also: tuple[Attribute, ...] = (Attribute.FLAGS,)
     if session.tells_mod_seqs:  # RFC 7162 section 3.2.4
         also = (Attribute.UID, Attribute.FLAGS, Attribute.MODSEQ)
-    messages = [
-        Message(
-            seq,
-            UID(uid),
-            session.flags_of_message(uid, mask),
-            mod_seq,
-            also if uid in newly_seen else (),
-        )
-        for seq, uid, mask, mod_seq in mailbox.walk(uids)
-    ]
-    batch = Batch(mailbox.name, request, messages)
+    seqs, columns = _columns(session, uids)
+    known = zip(seqs, *columns.values(), strict=True)
+    batch = Batch(
+        mailbox.name,
+        request,
+        [
+            Message(seq, uid, flags, mod_seq, also if uid in newly_seen else ())
+            for seq, uid, flags, mod_seq in known
+        ],
+    )
     try:
         while not batch.ended:
             if piece := await mailbox.read(batch.next_piece):
@@ -116,7 +138,7 @@ async def _write_batch(session: Session, request: Fetch, uids: Sequence[int]) ->
 
 
 async def _set_seen(
-    session: Session, request: Fetch, uids: Sequence[int]
+    session: Session, request: Fetch, uids: "array[int]"
 ) -> frozenset[int]:
     """Set \\Seen where that is due; return whose flags the client must be told."""
     mailbox = session.mailbox
