@@ -104,3 +104,27 @@ class SettingsReferenceTests(SynchronousTestCase):
             shown = f"[[{key}]]" if many else f"``{key}``"
             self.assertIn(shown, text)
         self.assertNotIn("attr", text)
+
+
+class PluginsPageTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.text = (ROOT / "docs" / "plugins.rst").read_text()
+
+    def test_every_door_is_on_it(self) -> None:
+        source = (ROOT / "mailsrv" / "interfaces.py").read_text()
+        interfaces = re.findall(r"^class (I\w+)", source, re.MULTILINE)
+        # Not for plugins to provide.
+        for name in {*interfaces} - {"IAccountDatabase", "IContent"}:
+            self.assertIn(f"   :pyobject: {name}\n", self.text)
+
+    def test_every_built_in_plugin_is_on_it(self) -> None:
+        for file in (ROOT / "mailsrv" / "plugins").glob("*.py"):
+            if file.stem != "__init__":
+                self.assertIn(f"``{file.stem.replace('_', '-')}``\n", self.text)
+
+    def test_the_examples_are_short(self) -> None:
+        names = re.findall(r"literalinclude:: \.\./(tests/\S+\.py)", self.text)
+        self.assertEqual(len(names), 3)
+        for name in names:
+            lines = (ROOT / name).read_text().splitlines()
+            self.assertLessEqual(len([line for line in lines if line]), 30, name)
