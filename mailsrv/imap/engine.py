@@ -130,6 +130,11 @@ class ImapEngine:
     def buffered_octets(self) -> int:
         return len(self._buffer)
 
+    @property
+    def reads_message(self) -> bool:
+        """Whether the octets to come are of APPEND's message."""
+        return self._reading is _Reading.MESSAGE
+
     def receive(self, data: bytes) -> None:
         """Add octets of the client. The caller bounds what it adds while paused."""
         self._buffer += data

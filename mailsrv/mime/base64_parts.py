@@ -6,7 +6,7 @@ not be in what IMAP and POP3 send.
 
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from mailsrv.mime.structure import Part, parse
 
@@ -16,15 +16,16 @@ _FIELD = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _CODED = b"Content-Transfer-Encoding: base64\r\n"
-LINE = 57  # octets that make 76 characters
+_LINE = 57  # octets that make 76 characters
+_SLICE = 2000 * _LINE  # octets that are coded at once, in a ms or so
 
 
 def is_binary(octets: bytes) -> bool:
     return _BINARY.search(octets) is not None
 
 
-def code_binary(message: bytes) -> bytes:
-    """Return a message whose parts all hold lines, with CR LF."""
+def code_binary(message: bytes) -> Generator[None, None, bytes]:
+    """Return a message whose parts all hold lines, with CR LF; yield now and then."""
     pieces: list[bytes] = []
     done = 0
     for part in _leaves(parse(message)):
@@ -32,7 +33,9 @@ def code_binary(message: bytes) -> bytes:
         if part.encoding in (b"7bit", b"8bit", b"binary") and is_binary(body):
             pieces.append(message[done : part.start])
             pieces.append(_header(message[part.start : part.body]))
-            pieces.extend(_lines(body))
+            for start in range(0, len(body), _SLICE):
+                pieces.extend(_lines(body[start : start + _SLICE]))
+                yield
             done = part.end
     return b"".join((*pieces, message[done:]))
 
@@ -48,5 +51,5 @@ def _header(header: bytes) -> bytes:
 
 
 def _lines(body: bytes) -> Iterator[bytes]:
-    for start in range(0, len(body), LINE):
-        yield binascii.b2a_base64(body[start : start + LINE], newline=False) + b"\r\n"
+    for start in range(0, len(body), _LINE):
+        yield binascii.b2a_base64(body[start : start + _LINE], newline=False) + b"\r\n"

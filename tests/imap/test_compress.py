@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailsrv.imap.connection import DEFLATED_OCTETS, MAX_QUEUED
+from mailsrv.imap.connection import DEFLATED_OCTETS, MAX_INFLATED, MAX_QUEUED
 from mailsrv.imap.deflate import RAW
 from mailsrv.imap.session import Session
 from mailsrv.settings import ImapSettings
@@ -148,6 +148,18 @@ class HostileTests(CompressCase):
             self.assertIn(b"* BYE", answer)
             self.assertTrue(packed.client.ended)
             self.assertLessEqual(packed.session.engine.buffered_octets, MAX_QUEUED)
+
+    def test_a_bomb_of_commands_ends_the_session(self) -> None:
+        packed = self.compressed()
+        few = b"2 NOOP\r\n" * 100 + b"3 CAPABILITY".ljust(60_000) + b"\r\n"
+        heard = packed.send(few)
+        self.assertIn(b"3 OK", heard)
+        self.assertFalse(packed.client.ended)
+        line = b"4 NOOP".ljust(60_000) + b"\r\n"
+        heard = packed.send(line * (MAX_INFLATED // len(line) + 10))
+        self.assertIn(b"4 OK", heard)
+        self.assertTrue(heard.endswith(b"out of the compressed data\r\n"))
+        self.assertTrue(packed.client.ended)
 
     def test_a_refused_bomb_of_a_message_lets_others_in(self) -> None:
         packed = self.compressed()

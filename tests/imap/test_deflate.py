@@ -64,6 +64,16 @@ class InflaterTests(SynchronousTestCase):
         self.assertGreater(inflater.waiting_octets, len(bomb) // 2)
         self.assertEqual(len(taken(inflater, 65536)), 10_000_000 - 1000)
 
+    @settings(max_examples=50, deadline=None)
+    @given(st.binary(max_size=200))
+    def test_octets_of_any_kind_are_data_or_damaged(self, octets: bytes) -> None:
+        inflater = Inflater()
+        inflater.feed(octets)
+        try:
+            taken(inflater, 1000)
+        except Damaged:
+            pass
+
     def test_damaged(self) -> None:
         compressor = zlib.compressobj(wbits=RAW)
         whole = compressor.compress(b"1 NOOP\r\n") + compressor.flush()

@@ -142,7 +142,8 @@ async def _feed(
 
 async def _feed_coded(session: Session, incoming: Incoming, message: bytes) -> None:
     """Pass a literal8 on, with the parts in base64 that need it."""
-    message = await session.account_mailboxes.read(lambda _: code_binary(message))
+    mailboxes = session.account_mailboxes
+    message = await mailboxes.read_sliced(lambda _: code_binary(message))
     for at in range(0, len(message), MEMORY_OCTETS):
         incoming.feed(message[at : at + MEMORY_OCTETS])
         if incoming.full:
