@@ -47,13 +47,14 @@ class Forest:
         """Return the sent date, ties told apart by the place in the mailbox."""
         return self.rows[node].sent_at, node
 
-    def sort_children(self) -> None:
-        for siblings in self.children.values():
+    def sort(self) -> Generator[None, None, None]:
+        """Sort all siblings; then the threads, of which dummies go by a child."""
+        for count, siblings in enumerate(self.children.values(), 1):
             siblings.sort(key=self.date)
-
-    def sort_roots(self) -> None:
-        """Sort the threads; children of dummies have to be sorted already."""
+            if count % STEP == 0:
+                yield
         self.roots.sort(key=lambda root: self.date(self.first(root)))
+        yield
 
 
 def ordered_subject(rows: "Sequence[ThreadRow]") -> Generator[None, None, Forest]:
@@ -62,14 +63,15 @@ def ordered_subject(rows: "Sequence[ThreadRow]") -> Generator[None, None, Forest
     threads: dict[bytes, list[int]] = {}
     for place, row in enumerate(rows):
         threads.setdefault(row.subject, []).append(place)
-    yield
+        if place % STEP == 0:
+            yield
     for members in threads.values():
-        members.sort(key=forest.date)
-        forest.roots.append(members[0])
+        first = min(members, key=forest.date)
+        forest.roots.append(first)
         if members[1:]:
-            forest.children[members[0]] = members[1:]
-    yield
-    forest.sort_roots()
+            members.remove(first)
+            forest.children[first] = members
+    yield from forest.sort()
     return forest
 
 
@@ -79,15 +81,10 @@ def references(rows: "Sequence[ThreadRow]") -> Generator[None, None, Forest]:
     for start in range(0, len(rows), STEP):
         links.add(range(start, min(start + STEP, len(rows))))  # step 1
         yield
-    forest = links.pruned()  # steps 2 and 3
-    yield
-    forest.sort_children()
-    forest.sort_roots()  # step 4
-    yield
-    _gather_subjects(forest)  # step 5
-    yield
-    forest.sort_children()  # step 6
-    forest.sort_roots()
+    forest = yield from links.pruned()  # steps 2 and 3
+    yield from forest.sort()  # step 4
+    yield from _gather_subjects(forest)  # step 5
+    yield from forest.sort()  # step 6
     return forest
 
 
@@ -153,7 +150,7 @@ class _Links:
             self._parents[child] = NONE
             self._counts[parent] -= 1
 
-    def pruned(self) -> Forest:
+    def pruned(self) -> Generator[None, None, Forest]:
         """Return the messages under the nearest ancestors that are messages.
 
         A dummy stays where it holds several threads together.
@@ -166,6 +163,8 @@ class _Links:
                 forest.roots.append(node)
             else:
                 forest.children.setdefault(parent, []).append(node)
+            if node % STEP == 0:
+                yield
         for node in range(len(self._rows), len(self._parents)):
             kept = forest.children.get(node, ())
             if len(kept) > 1:
@@ -195,10 +194,12 @@ def _digests(octets: bytes) -> "array[int]":
     return digests
 
 
-def _gather_subjects(forest: Forest) -> None:
+def _gather_subjects(forest: Forest) -> Generator[None, None, None]:
     """Join threads of one base subject (step 5)."""
     table: dict[bytes, int] = {}
-    for root in forest.roots:
+    for count, root in enumerate(forest.roots, 1):
+        if count % STEP == 0:
+            yield
         row = forest.rows[forest.first(root)]
         held = table.setdefault(row.subject, root)
         # A dummy goes before a message, and a message before replies to it.
@@ -211,7 +212,9 @@ def _gather_subjects(forest: Forest) -> None:
     roots, forest.roots = forest.roots, []
     dummy = _last_dummy(forest)
     joined: dict[int, int] = {}  # the dummy that a root now stands under
-    for root in roots:
+    for count, root in enumerate(roots, 1):
+        if count % STEP == 0:
+            yield
         subject = forest.rows[forest.first(root)].subject
         held = table.get(subject, root)
         if held == root:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mailsrv.imap.commands.rule import both
 from mailsrv.imap.commands.search import (
+    Match,
     check_offered,
     matching,
     save,
@@ -25,11 +26,16 @@ async def sort(session: Session, request: Sort, *, by_uid: bool) -> bytes:
     program = request.program
     check_offered(session, program, b"ESORT")
     mailbox = session.mailbox
-    matches = {match.uid: match for match in await matching(session, program)}
-    uids = await mailbox.read_sliced(
-        lambda store: store.sorted_uids(mailbox.name, list(matches), request.criteria)
-    )
-    found = [matches[uid] for uid in uids]
+    matches = await matching(session, program)
+
+    def run(store: "AccountStore") -> Generator[None, None, list[Match]]:
+        by_uid = {match.uid: match for match in matches}
+        uids = yield from store.sorted_uids(
+            mailbox.name, list(by_uid), request.criteria
+        )
+        return [by_uid[uid] for uid in uids]
+
+    found = await mailbox.read_sliced(run)
     save(session, program, found)
     if program.returns is None:
         await write_numbers(session, b"SORT", program, found, by_uid=by_uid)
@@ -45,9 +51,9 @@ async def thread(session: Session, request: Thread, *, by_uid: bool) -> bytes:
         raise ProtocolViolation("Unknown threading algorithm")
     mailbox = session.mailbox
     found = await matching(session, request.program)
-    numbers = {match.uid: match.uid if by_uid else match.seq for match in found}
 
     def run(store: "AccountStore") -> Generator[None, None, list[bytes]]:
+        numbers = {match.uid: match.uid if by_uid else match.seq for match in found}
         rows = yield from store.thread_rows(mailbox.name, list(numbers))
         forest = yield from algorithm(rows)
         pieces = []
@@ -57,7 +63,7 @@ async def thread(session: Session, request: Thread, *, by_uid: bool) -> bytes:
         return pieces
 
     pieces = await mailbox.read_sliced(run)
-    session.write(b"* THREAD " if numbers else b"* THREAD")
+    session.write(b"* THREAD " if found else b"* THREAD")
     for piece in pieces:
         await session.write_some(piece)
     session.write(b"\r\n")
