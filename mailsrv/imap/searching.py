@@ -6,10 +6,10 @@ are read, then files. Runs in a reader's thread as a generator of short steps.
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import eq, ge, gt, le, lt
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 from mailsrv.imap.grammar import SequenceSet
 from mailsrv.imap.object_ids import email_id, thread_id
@@ -31,7 +31,7 @@ from mailsrv.imap.search_keys import (
     Quantity,
     Within,
 )
-from mailsrv.mailboxes.sequence import SAVED
+from mailsrv.mailboxes.sequence import SAVED, Snapshot
 from mailsrv.mime import envelope
 from mailsrv.mime.charset import fold
 from mailsrv.mime.header import MAX_HEADER, decode, fields, unfold
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from mailsrv.store.account import AccountStore
     from mailsrv.store.reading import MessageFile
 
-ROWS = 500  # of the index, read in one step
+CHUNK = 20_000  # messages that all keys are asked about before the next ones
+ROWS = 2000  # of the index, read in one step
 ENVELOPES = 100  # decoded and compared in one step
 FILES = 10  # opened, read and compared in one step
 LONG = 16 * 1024  # characters that are a step of their own
@@ -58,13 +59,12 @@ _IDENTIFIERS = {Identity.EMAIL: email_id, Identity.THREAD: thread_id}
 Found: TypeAlias = Generator[None, None, set[UID]]
 
 
-class Message(NamedTuple):  # made of every message: cheaper than a dataclass
-    """What the session knows of a message."""
+class Match(NamedTuple):  # perhaps one for every message: cheaper than a dataclass
+    """A message that was found."""
 
     seq: int
-    flags: int
+    uid: UID
     mod_seq: int
-    is_recent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +79,36 @@ class Scope:
     now_s: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Searcher:
     """Answers keys for some messages of a mailbox."""
 
     store: "AccountStore"
     scope: Scope
-    messages: Mapping[UID, Message]
+    messages: Snapshot
+    # Of all messages: what the session knows of them; and columns of the index.
+    _seqs: dict[int, int] = field(init=False)
+    _flags: dict[int, int] = field(init=False)
+    _mod_seqs: dict[int, int] = field(init=False)
     _values: dict[str, dict[UID, int | None]] = field(default_factory=dict)
 
-    def find(self, key: Key) -> Found:
-        """Return the UIDs of the messages that match."""
-        return self._find(key, set(self.messages))
+    def __post_init__(self) -> None:
+        known = self.messages
+        self._seqs = known.seqs()
+        self._flags = dict(zip(known.uids, known.flags, strict=True))
+        self._mod_seqs = dict(zip(known.uids, known.mod_seqs, strict=True))
+
+    def find(self, key: Key) -> Generator[None, None, list[Match]]:
+        """Return the messages that match, ascending."""
+        found: list[Match] = []
+        for start in range(0, len(self.messages.uids), CHUNK):
+            uids = self.messages.uids[start : start + CHUNK]
+            hits = yield from self._find(key, set(cast("Sequence[UID]", uids)))
+            found += (
+                Match(self._seqs[uid], uid, self._mod_seqs[uid]) for uid in sorted(hits)
+            )
+            yield
+        return found
 
     def _find(self, key: Key, among: set[UID]) -> Found:
         """Return which of `among` match. Recursion ends at the parser's depth."""
@@ -109,11 +127,11 @@ class Searcher:
                 return self._numbered(ranges, by_uid, among)
             case HasFlag(name):
                 mask = self.scope.mask_of(name)
-                return {uid for uid in among if self.messages[uid].flags & mask}
+                return {uid for uid in among if self._flags[uid] & mask}
             case IsRecent():
-                return {uid for uid in among if self.messages[uid].is_recent}
+                return self._recent(among)
             case ModSeq(least):
-                return {uid for uid in among if self.messages[uid].mod_seq >= least}
+                return {uid for uid in among if self._mod_seqs[uid] >= least}
             case Within(seconds, younger):
                 dates = yield from self._column("internal_date", among)
                 then = self.scope.now_s - seconds
@@ -143,7 +161,11 @@ class Searcher:
 
         if by_uid:
             return {uid for uid in among if is_in(uid)}
-        return {uid for uid in among if is_in(self.messages[uid].seq)}
+        return {uid for uid in among if is_in(self._seqs[uid])}
+
+    def _recent(self, among: set[UID]) -> set[UID]:
+        spans = self.messages.recent
+        return {uid for uid in among if any(start <= uid < end for start, end in spans)}
 
     def _compared(self, key: Compare, among: set[UID]) -> Found:
         values = yield from self._column(key.quantity.value, among)

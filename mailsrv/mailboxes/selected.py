@@ -18,6 +18,7 @@ from mailsrv.mailboxes.sequence import (
     SAVED,
     Gone,
     News,
+    Snapshot,
     Span,
     Tracker,
     joined,
@@ -144,6 +145,10 @@ class Selected:
         The fast way through many; it may be held over several reactor turns.
         """
         return self._tracker.walk(uids)
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of what the session knows, to read in another thread."""
+        return self._tracker.snapshot()
 
     def flags(self, uid: int) -> int | None:
         """Return the flag mask; None for a message not known."""

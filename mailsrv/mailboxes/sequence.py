@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import compress, count
 
 MAX_FLAGS = 5_000  # in the news of one call, which takes some 10 ms then
 STAR = 0  # the "*" of a sequence set: the largest number in use
@@ -136,6 +136,30 @@ def _without(values: "array[int]", places: Sequence[int]) -> "array[int]":
         start = place + 1
     left.extend(values[start:])
     return left
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one session knows at one moment, for a reader's thread.
+
+    Three parallel arrays of the messages that are there. Some more may be gone and
+    still be counted by the session.
+    """
+
+    uids: "array[int]"
+    flags: "array[int]"
+    mod_seqs: "array[int]"
+    gone: Sequence[int]  # ascending UIDs
+    recent: Sequence[Span]  # half-open, of UIDs
+
+    def seqs(self) -> dict[int, int]:
+        """Return the sequence numbers by UID."""
+        if not self.gone:
+            return dict(zip(self.uids, count(1), strict=False))
+        return {
+            uid: place + bisect_left(self.gone, uid)
+            for place, uid in enumerate(self.uids, 1)
+        }
 
 
 @dataclass(slots=True, eq=False)
@@ -276,6 +300,18 @@ class Tracker:
                 at += 1
             elif uid in self._last:
                 yield at + gone_below + 1, uid, *self._last[uid]
+
+    def snapshot(self) -> Snapshot:
+        """Copy what is known, at the cost of some memory and hardly any time."""
+        messages = self.messages
+        known = messages.below(self._told_below)
+        return Snapshot(
+            messages.uids[:known],
+            messages.flags[:known],
+            messages.mod_seqs[:known],
+            tuple(self._gone),
+            tuple(self._recent),
+        )
 
     def newer(self, uids: Iterable[int], mod_seq: int) -> "array[int]":
         """Return those `uids` that are known and were changed after `mod_seq`.

@@ -2,6 +2,7 @@
 
 import re
 
+from mailsrv.imap import searching
 from mailsrv.imap.commands import search
 from tests.imap.office import Client
 from tests.imap.test_reading import ReadingCase
@@ -81,7 +82,7 @@ class ExtendedSearchTests(ReadingCase):
             reader.send(b"4 SEARCH RETURN (ALL COUNT) UNSEEN"),
             b'* ESEARCH (TAG "4") COUNT 4 ALL 1:2,4:5\r\n4 OK SEARCH completed\r\n',
         )
-        self.patch(search, "CHUNK", 2)
+        self.patch(searching, "CHUNK", 2)
         self.assertEqual(
             reader.send(b"5 SEARCH RETURN (ALL MAX) UNSEEN"),
             b'* ESEARCH (TAG "5") MAX 5 ALL 1:2,4:5\r\n5 OK SEARCH completed\r\n',

@@ -1,6 +1,7 @@
 """SEARCH: its grammar, and each key against a real Maildir."""
 
 import calendar
+from array import array
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
@@ -31,11 +32,11 @@ from mailsrv.imap.search_keys import (
     Quantity,
     Within,
 )
-from mailsrv.imap.searching import Message, Scope, Searcher, cost
+from mailsrv.imap.searching import Scope, Searcher, cost
 from mailsrv.mailboxes.flags import flag_mask
-from mailsrv.mailboxes.sequence import SAVED
+from mailsrv.mailboxes.sequence import SAVED, Snapshot
 from mailsrv.store.delivery import Letter
-from mailsrv.store.values import UID, Target
+from mailsrv.store.values import Target
 from tests.store.account_fixture import Office
 
 T = TypeVar("T")
@@ -276,29 +277,26 @@ class SearchingTests(SynchronousTestCase):
             self.store.store_flags("INBOX", [uid], "+", names)
         state = self.store.open("INBOX")
         self.keywords = state.keywords
-        self.messages = {
-            UID(uid): Message(seq, mask, mod_seq=100 + seq, is_recent=seq == 4)
-            for seq, (uid, mask) in enumerate(
-                zip(state.uids, state.flags, strict=True), 1
-            )
-        }
+        uids = array("I", state.uids)
+        mod_seqs = array("Q", range(101, 101 + len(uids)))
+        flags = array("Q", state.flags)
+        self.messages = Snapshot(uids, flags, mod_seqs, (), [(uids[-1], uids[-1] + 1)])
 
     def search(self, wire: bytes) -> list[int]:
         """Return the sequence numbers of what matches."""
         scope = Scope(
             "INBOX",
             lambda name: flag_mask([name], self.keywords),
-            len(self.messages),
-            max(self.messages),
+            len(self.messages.uids),
+            self.messages.uids[-1],
             saved=((3, 3), (7, 9)),
             now_s=FIRST + 100_000,
         )
         searcher = Searcher(self.store, scope, self.messages)
-        uids = run(searcher.find(parse(wire)))
-        return sorted(self.messages[uid].seq for uid in uids)
+        return [match.seq for match in run(searcher.find(parse(wire)))]
 
     def test_keys(self) -> None:
-        self.assertEqual(list(self.messages), [3, 6, 9, 12])
+        self.assertEqual(list(self.messages.uids), [3, 6, 9, 12])
         for wire, numbers in FOUND:
             self.assertEqual(self.search(wire), numbers, wire)
 

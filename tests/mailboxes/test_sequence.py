@@ -401,6 +401,14 @@ class ModelTests(SynchronousTestCase):
         self.assertEqual(list(told.uids([(1, STAR)], by_uid=True)), still)
         walked = [row[:2] for row in told.walk(client.uids)]
         self.assertEqual(walked, list(enumerate(client.uids, 1)))
+        snapshot = told.snapshot()
+        rows = zip(snapshot.uids, snapshot.flags, snapshot.mod_seqs, strict=True)
+        seqs = snapshot.seqs()
+        self.assertEqual([(seqs[row[0]], *row) for row in rows], list(told.walk(still)))
+        self.assertEqual(
+            [any(a <= uid < b for a, b in snapshot.recent) for uid in still],
+            [told.is_recent(uid) for uid in still],
+        )
 
 
 def applied(old: int, op: str, mask: int) -> int:

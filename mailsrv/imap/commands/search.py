@@ -1,33 +1,20 @@
 """SEARCH and UID SEARCH (RFC 3501 section 6.4.4; RFC 4731, RFC 5182, RFC 7162)."""
 
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mailsrv.imap import format
 from mailsrv.imap.commands.rule import both
 from mailsrv.imap.errors import ProtocolViolation
 from mailsrv.imap.search_arguments import Program, Return, parse_search
-from mailsrv.imap.search_keys import Key
-from mailsrv.imap.searching import Message, Scope, Searcher
+from mailsrv.imap.searching import Match, Scope, Searcher
 from mailsrv.imap.session import Session
 from mailsrv.mailboxes.flags import flag_mask
-from mailsrv.mailboxes.selected import Selected
-from mailsrv.store.values import UID
 
 if TYPE_CHECKING:
     from mailsrv.store.account import AccountStore
 
-CHUNK = 2000  # messages searched at once: some ms of the reactor to list them
 NUMBERS = 2000  # of an answer, written at once
-ALL = ((1, 0),)
-
-
-class Match(NamedTuple):  # perhaps one for every message: cheaper than a dataclass
-    """A message that was found."""
-
-    seq: int
-    uid: UID
-    mod_seq: int
 
 
 async def search(session: Session, program: Program, *, by_uid: bool) -> bytes:
@@ -68,20 +55,21 @@ async def matching(session: Session, program: Program) -> list[Match]:
     key = program.known_key
     if program.has_mod_seq:
         session.enable_condstore()
-    uids = mailbox.uids(ALL, by_uid=True)
+    messages = mailbox.snapshot()
     keywords = mailbox.keywords
     scope = Scope(
         mailbox.name,
         lambda name: flag_mask([name], keywords),
         mailbox.exists,
-        uids[-1] if uids else 0,
+        messages.uids[-1] if messages.uids else 0,
         saved,
         int(session.services.mail_store.now()),
     )
-    found: list[Match] = []
-    for start in range(0, len(uids), CHUNK):
-        found += await _matching(mailbox, key, scope, uids[start : start + CHUNK])
-    return found
+
+    def run(store: "AccountStore") -> Generator[None, None, list[Match]]:
+        return (yield from Searcher(store, scope, messages).find(key))
+
+    return await mailbox.read_sliced(run)
 
 
 def save(session: Session, program: Program, found: Sequence[Match]) -> None:
@@ -90,25 +78,6 @@ def save(session: Session, program: Program, found: Sequence[Match]) -> None:
         to_save = _returned(program.returns, found)
         spans = format.spans(match.uid for match in to_save)
         session.mailbox.saved = tuple(spans)
-
-
-async def _matching(
-    mailbox: Selected, key: Key, scope: Scope, uids: Sequence[int]
-) -> list[Match]:
-    messages = {
-        UID(uid): Message(seq, mask, mod_seq, mailbox.is_recent(uid))
-        for seq, uid, mask, mod_seq in mailbox.walk(uids)
-    }
-
-    def run(store: "AccountStore") -> Generator[None, None, set[UID]]:
-        return Searcher(store, scope, messages).find(key)
-
-    found = await mailbox.read_sliced(run)
-    return [
-        Match(message.seq, uid, message.mod_seq)
-        for uid, message in messages.items()
-        if uid in found
-    ]
 
 
 def _returned(returns: Return | None, found: Sequence[Match]) -> Sequence[Match]:

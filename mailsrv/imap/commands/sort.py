@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from mailsrv.imap.commands.rule import both
 from mailsrv.imap.commands.search import (
-    Match,
     check_offered,
     matching,
     save,
@@ -14,6 +13,7 @@ from mailsrv.imap.commands.search import (
 )
 from mailsrv.imap.errors import ProtocolViolation
 from mailsrv.imap.search_arguments import Sort, Thread, parse_sort, parse_thread
+from mailsrv.imap.searching import Match
 from mailsrv.imap.session import Session
 from mailsrv.imap.threading import ALGORITHMS, written
 
