@@ -2,6 +2,7 @@
 
 import re
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -125,6 +126,7 @@ def _summaries(works: Works, user: str, count: int) -> None:
     works.fetch("FETCH (UID FLAGS) again", client, FLAGS, count)
     works.fetch("full FETCH, first time", client, FULL, count)
     client.bye()
+    time.sleep(2.0)  # a folder that has just been changed is read again
     works.timed(
         "LOGIN, SELECT, LOGOUT", lambda: _open(works.target, user).bye(), times=10
     )

@@ -295,7 +295,7 @@ class AccountMailboxes:
         for copy in copies:
             self.grew(copy.file_octets)
             name = copy.target.mailbox
-            self._indexer.add(name, copy, watched=name in self._views)
+            self._indexer.add(name, copy, watched=self._views.watched(name))
 
     async def _ingest(self, waiting: dict[str, list[Delivered]]) -> None:
         for name, copies in waiting.items():
@@ -339,8 +339,9 @@ class AccountMailboxes:
             view = self._views.adopt(state)
         else:
             await self.refresh(name, move_new=not read_only)
-            if self._views.get(name) is not view:  # its last session has left
+            if self._views.get(name) is not view:  # dropped meanwhile
                 return await self.select(name, read_only=read_only)
+        self._views.resume(view)
         return Selected(self, view, Tracker(view.messages, not read_only))
 
     async def refresh(self, name: str, *, move_new: bool = True) -> None:
@@ -361,13 +362,14 @@ class AccountMailboxes:
             self._views.look_in(view, SETTLE_S)
 
     def left(self, view: MailboxView) -> None:
-        """A session has left; the last one takes the view with it."""
+        """A session has left; the last one settles what it was told."""
         if view.sessions:
             self.told(view)  # perhaps it was the last one to know of an expunge
             return
-        self._views.drop(view)
+        self._views.park(view)
         name, told = view.name, view.take_told()
         claims = view.messages.recent_from > view.claimed_recent
+        view.claimed_recent = view.messages.recent_from
         if (told or claims) and not view.gone:
 
             def leave(store: AccountStore) -> None:

@@ -23,6 +23,7 @@ from mailsrv.mailboxes.sequence import (
     News,
     Recent,
 )
+from mailsrv.mailboxes.views import KEEP_S
 from mailsrv.store.account import AccountStore
 from mailsrv.store.values import (
     DELETED,
@@ -357,13 +358,46 @@ class SessionTests(OfficeTestCase):
         self.office.wait(examined.close())
         self.assertEqual(self.news(self.second), [Flags(1, 1, DELETED, 0)])
 
-    def test_view_goes_with_its_last_session(self) -> None:
+    def test_view_goes_a_while_after_its_last_session(self) -> None:
         views = self.office.account()._views
+        (view,) = views
         self.first.leave()
         self.first.leave()
-        self.assertEqual([view.name for view in views], ["INBOX"])
+        self.office.clock.advance(KEEP_S)
+        self.assertTrue(views.watched("INBOX"))
         self.second.leave()
+        self.assertFalse(views.watched("INBOX"))
+        self.office.clock.advance(KEEP_S - 1)
+        again = self.office.select()
+        self.office.clock.advance(KEEP_S)
+        self.assertEqual(list(views), [view])
+        again.leave()
+        self.office.clock.advance(KEEP_S)
         self.assertEqual(list(views), [])
+
+    def test_view_that_was_kept_shows_what_came_meanwhile(self) -> None:
+        self.office.wait(self.first.store_flags([2], "+", ["\\Deleted"], silent=True))
+        self.first.leave()
+        self.second.leave()
+        maildrop = self.office.wait(self.office.account().open_maildrop())
+        self.office.wait(maildrop.delete([maildrop.messages[0][0]]))
+        maildrop.close()
+        self.office.append("INBOX", flags=["\\Flagged"])
+        (path,) = self.maildir("cur").glob("*:2,T")
+        path.rename(path.with_name(path.name[:-1] + "RT"))  # nobody watches
+        again = self.office.select()
+        self.assertEqual(all_uids(again), [2, 3, 4, 5])
+        flags = flags_of(again)
+        self.assertEqual(flags[2], ["\\Answered", "\\Deleted"])
+        self.assertEqual(flags[5], ["\\Flagged"])
+
+    def test_view_whose_uids_became_void_is_not_shown(self) -> None:
+        self.first.leave()
+        self.second.leave()
+        uidlist = self.maildir("cur").parent / "dovecot-uidlist"
+        old = b" V%d " % self.first.uid_validity
+        uidlist.write_bytes(uidlist.read_bytes().replace(old, b" V77 "))
+        self.assertEqual(self.office.select().uid_validity, 77)
 
     def test_recent_goes_to_one_session_and_is_remembered(self) -> None:
         self.assertEqual((self.first.recent, self.second.recent), (4, 0))
