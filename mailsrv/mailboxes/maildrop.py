@@ -59,7 +59,8 @@ class Maildrop:
 
     async def open(self) -> None:
         """Read the list; `AccountMailboxes.open_maildrop` does this."""
-        await self._mailboxes.refresh(INBOX)
+        # What is new stays new for IMAP: a POP3 client has looked at nothing yet.
+        await self._mailboxes.refresh(INBOX, move_new=False)
         make = self._mailboxes.pop3_uidl
         self.messages = await self.read(lambda store: store.uidls(INBOX, make))
 

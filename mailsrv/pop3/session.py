@@ -160,11 +160,11 @@ class Session:
     def _reply(self, text: str) -> None:
         self._client.write(text.encode() + b"\r\n")
 
-    async def _reply_lines(self, first: str, lines: Iterator[str]) -> None:
+    async def _reply_lines(self, first: str, lines: Iterator[bytes]) -> None:
         """A multi-line response of lines that begin with no dot."""
         self._reply(first)
         while some := list(islice(lines, LISTED_AT_ONCE)):
-            self._client.write("".join(f"{line}\r\n" for line in some).encode())
+            self._client.write(b"\r\n".join((*some, b"")))
             await self._client.written()
         self._reply(".")
 
@@ -183,7 +183,9 @@ class Session:
             raise Refused("No passwords in clear text: use STLS or the port for TLS")
 
     async def _capa(self, command: Command) -> None:
-        await self._reply_lines("+OK Capabilities", self._capabilities())
+        await self._reply_lines(
+            "+OK Capabilities", map(str.encode, self._capabilities())
+        )
 
     def _capabilities(self) -> Iterator[str]:
         """RFC 2449 section 6; may differ after STLS."""
@@ -219,7 +221,7 @@ class Session:
     async def _lang(self, command: Command) -> None:
         """RFC 6856 section 3."""
         if not command.text:
-            listed = iter(("en English", "i-default Default"))
+            listed = iter((b"en English", b"i-default Default"))
             return await self._reply_lines("+OK Languages", listed)
         chosen = LANGUAGES.get(command.text.lower())
         if chosen is None:
@@ -244,7 +246,7 @@ class Session:
         if not command.text:
             # Older Outlook asks so for the mechanisms.
             names = self._mechanisms() if self._may_send_password else ()
-            return await self._reply_lines("+OK Mechanisms", iter(names))
+            return await self._reply_lines("+OK Mechanisms", map(str.encode, names))
         self._require_privacy()
         # Any number of spaces: Windows Mail sends two.
         name, *initial = command.text.split()
@@ -312,14 +314,17 @@ class Session:
         await self._listing(command, self._numbers.listing)
 
     async def _uidl(self, command: Command) -> None:
-        await self._listing(command, self._numbers.unique_id)
+        await self._listing(command, self._numbers.unique_ids)
 
-    async def _listing(self, command: Command, line: Callable[[int], str]) -> None:
+    async def _listing(
+        self, command: Command, lines: Callable[[int | None], Iterator[bytes]]
+    ) -> None:
         if command.numbers:
-            self._reply(f"+OK {line(command.numbers[0])}")
+            (line,) = lines(command.numbers[0])
+            self._client.write(b"+OK %b\r\n" % line)
             return
         first = f"+OK {self._numbers.count} messages"
-        await self._reply_lines(first, map(line, self._numbers.all()))
+        await self._reply_lines(first, lines(None))
 
     async def _dele(self, command: Command) -> None:
         self._numbers.delete(command.numbers[0])

@@ -498,8 +498,10 @@ class AccountStore:
     def uidls(self, name: str, make: Uidl) -> list[tuple[UID, bytes, int]]:
         """Return UID, UIDL and RFC822.SIZE of all messages in their POP3 order."""
         with self._read(name) as (connection, box):
-            if guessed := reading.guessed_sizes(connection, box.id):
-                self.fill(name, guessed)
+            if guessed := content.guessed(connection, box.id):
+                directory = names.directory(self._root, name)
+                with self._connections.use(self._index, "write") as writing:
+                    content.measure(writing, directory, guessed)
             return reading.uidls(connection, box, make)
 
     # Inside.

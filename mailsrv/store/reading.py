@@ -208,14 +208,6 @@ def locate(
     }
 
 
-def guessed_sizes(connection: sqlite3.Connection, mailbox: int) -> list[int]:
-    """Return the UIDs of messages whose RFC822.SIZE is not known."""
-    rows = connection.execute(
-        "SELECT uid FROM message WHERE mailbox = ? AND NOT exact", (mailbox,)
-    )
-    return [uid for (uid,) in rows]
-
-
 def uidls(
     connection: sqlite3.Connection, box: Box, make: Uidl
 ) -> list[tuple[UID, bytes, int]]:

@@ -13,17 +13,17 @@ class NumbersTests(SynchronousTestCase):
         )
 
     def test_lists(self) -> None:
-        lines = [self.numbers.listing(n) for n in self.numbers.all()]
-        self.assertEqual(lines, ["1 10", "2 20", "3 5"])
-        self.assertEqual(self.numbers.unique_id(2), "2 b")
+        self.assertEqual(list(self.numbers.listing()), [b"1 10", b"2 20", b"3 5"])
+        self.assertEqual(list(self.numbers.unique_ids()), [b"1 a", b"2 b", b"3 c"])
+        self.assertEqual(list(self.numbers.unique_ids(2)), [b"2 b"])
         self.numbers.check(3)
         self.assertEqual((self.numbers.count, self.numbers.octets), (3, 35))
 
     def test_numbers_stay_after_delete(self) -> None:
         self.numbers.delete(2)
-        self.assertEqual(list(self.numbers.all()), [1, 3])
+        self.assertEqual(list(self.numbers.unique_ids()), [b"1 a", b"3 c"])
         self.assertEqual((self.numbers.count, self.numbers.octets), (2, 15))
-        self.assertEqual(self.numbers.listing(3), "3 5")
+        self.assertEqual(list(self.numbers.listing(3)), [b"3 5"])
         self.assertEqual(self.numbers.deleted_uids(), [9])
 
     def test_reset(self) -> None:
