@@ -104,16 +104,20 @@ class Batch:
         needed: list[Container[int]] = [*kept.values()]
         if reads_files:
             needed.append(located)
+        kept[Attribute.UID] = {m.uid: b"%d" % m.uid for m in self.messages}
+        kept[Attribute.FLAGS] = {m.uid: m.flags for m in self.messages}
+        kept[Attribute.MODSEQ] = {m.uid: b"(%d)" % m.mod_seq for m in self.messages}
+        asked = [_Asked.of(item, kept) for item in self.fetch.items]
         for message in self.messages:
             if any(message.uid not in there for there in needed):
                 self.gone.append(message.uid)
                 continue
-            known = {item: values[message.uid] for item, values in kept.items()}
-            known[Attribute.UID] = b"%d" % message.uid
-            known[Attribute.FLAGS] = message.flags
-            known[Attribute.MODSEQ] = b"(%d)" % message.mod_seq
+            told = asked
+            if message.also:
+                also = (each for each in message.also if each not in self.fetch.items)
+                told = [*asked, *(_Asked.of(item, kept) for item in also)]
             if not reads_files:
-                yield from self._response(message, known, None)
+                yield from _response(message, told, None)
                 continue
             try:
                 opened = located[message.uid].open()
@@ -127,7 +131,7 @@ class Batch:
                 except binary.UnknownEncoding:
                     self.undecodable = True
                     continue
-                yield from self._response(message, known, file)
+                yield from _response(message, told, file)
 
     def _lines(self, kept: dict[Item, dict[int, bytes]]) -> Iterator[bytes]:
         """Return responses of what the index has, column by column.
@@ -171,29 +175,10 @@ class Batch:
             if section.text in _FIELD_SETS and not section.numbers:
                 key = header_key(section.names, exclude=section.text is Text.FIELDS_NOT)
                 found = store.header_fields(self.mailbox, uids, key)
-                kept[section] = {
-                    uid: _literal(_cut(fields, section.partial))
-                    for uid, fields in found.items()
-                }
+                if section.partial is not None:
+                    found = {u: _cut(f, section.partial) for u, f in found.items()}
+                kept[section] = {u: format.literal(f) for u, f in found.items()}
         return kept
-
-    def _response(
-        self, message: Message, known: dict[Item, bytes], file: "MessageFile | None"
-    ) -> Iterator[bytes]:
-        yield b"* %d FETCH " % message.seq
-        before = b"("
-        asked = self.fetch.items
-        for item in (*asked, *(item for item in message.also if item not in asked)):
-            if item in known:
-                yield b"%b%b %b" % (before, _label(item), known[item])
-            elif file is not None and isinstance(item, Section):
-                yield b"%b%b " % (before, item.label)
-                yield from _read(file, item)
-            elif file is not None and isinstance(item, Binary):
-                yield b"%b%b " % (before, item.label)
-                yield from binary.read(file, item)
-            before = b" "
-        yield b")\r\n"
 
     def _joined(self, pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
         """Join small pieces to at least `PIECE` octets, but for the last.
@@ -211,6 +196,36 @@ class Batch:
                 size = 0
         self.ended = True
         yield b"".join(waiting)
+
+
+class _Asked(NamedTuple):
+    """An item of the responses of a batch."""
+
+    label: bytes  # with the space behind it
+    kept: dict[int, bytes] | None  # its values, if not from files
+    item: Item
+
+    @classmethod
+    def of(cls, item: Item, kept: dict[Item, dict[int, bytes]]) -> "_Asked":
+        return cls(_label(item) + b" ", kept.get(item), item)
+
+
+def _response(
+    message: Message, told: Sequence[_Asked], file: "MessageFile | None"
+) -> Iterator[bytes]:
+    yield b"* %d FETCH (" % message.seq
+    before = b""
+    for label, kept, item in told:
+        if kept is not None:
+            yield b"%b%b%b" % (before, label, kept[message.uid])
+        else:
+            yield before + label
+            if isinstance(item, Section) and file is not None:
+                yield from _read(file, item)
+            elif isinstance(item, Binary) and file is not None:
+                yield from binary.read(file, item)
+        before = b" "
+    yield b")\r\n"
 
 
 def _label(item: Item) -> bytes:

@@ -79,6 +79,8 @@ def seek(checkpoints: bytes, served_offset: int) -> tuple[int, int]:
     The first is an offset in the file's octets, the second of served ones; less
     than two `STEP` lie between it and what is sought.
     """
+    if not checkpoints:
+        return 0, 0
     bare = struct.unpack(f"<{len(checkpoints) // 4}I", checkpoints)
     found = bisect_right(
         range(len(bare)), served_offset, key=lambda i: (i + 1) * STEP + bare[i]

@@ -45,14 +45,15 @@ def header_key(names: Iterable[bytes], *, exclude: bool = False) -> bytes:
 
 
 def select_key(content: bytes, structure: bytes, key: bytes) -> bytes:
-    """Return the fields of a set, ready for the wire.
+    """Return the fields of a set, ready for the wire: a literal holds no NUL.
 
     `content` is a message's file, or as much of it as holds the header.
     """
     served = load(structure).served_body
     header = to_crlf(content)[:served]
     exclude = key.startswith(b"!")
-    return select(header, set(key.lstrip(b"!").split()), exclude=exclude)
+    fields = select(header, set(key.lstrip(b"!").split()), exclude=exclude)
+    return fields.replace(b"\0", b"\x80")  # RFC 3501 section 4.3
 
 
 @dataclass(frozen=True, slots=True)
