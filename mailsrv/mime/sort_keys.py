@@ -5,8 +5,8 @@ as they stand, as the i;unicode-casemap collation (RFC 5051) orders them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from mailsrv.mime.address import Address, addresses
 from mailsrv.mime.charset import casemap, decode
@@ -21,8 +21,7 @@ ID_OCTETS = 8
 _NOBODY = Address(None, None, None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class SortKeys:
+class SortKeys(NamedTuple):  # goes to the index as it stands
     """Columns of the index, in its order.
 
     Message ids are digests of `ID_OCTETS`: threads need only know which are equal,

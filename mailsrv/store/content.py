@@ -7,7 +7,7 @@ and any thread may fill what is missing.
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 
@@ -180,7 +180,7 @@ def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
         (
             content,
             found.sent.at_utc if found.sent else None,
-            *astuple(found.sort_keys),
+            *found.sort_keys,
         ),
     )
     if filled.fields:
