@@ -115,7 +115,7 @@ def _retrieve(
     uids: Sequence[UID], store: AccountStore
 ) -> tuple[Retrieval, dict[UID, Retrieval]]:
     """Begin to read the first of `uids`; read the others, if they are small."""
-    located = store.locate(INBOX, uids)
+    located = store.locate(INBOX, uids, fill=False)
     if uids[0] not in located:
         raise MessageGone("the message is gone")
     ahead = {}

@@ -474,16 +474,19 @@ class AccountStore:
                 )
         return found
 
-    def locate(self, name: str, uids: Sequence[int]) -> dict[int, Located]:
+    def locate(
+        self, name: str, uids: Sequence[int], *, fill: bool = True
+    ) -> dict[int, Located]:
         """Look up messages that are to be opened soon; what is absent, see `rows`.
 
-        Many at once: a look-up costs more than it costs to open a file.
+        Many at once: a look-up costs more than it costs to open a file. Not `fill`:
+        only octets are wanted, which need no ready bytes.
         """
         directory = names.directory(self._root, name)
         with self._read(name) as (connection, box):
             found = reading.locate(connection, box.id, directory, uids)
             unready = [uid for uid in found if found[uid].structure is None]
-            if unready:
+            if fill and unready:
                 self.fill(name, unready)
                 found |= reading.locate(connection, box.id, directory, unready)
         return found

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailsrv.mime.served import STEP, seek, to_crlf
+from mailsrv.mime.served import STEP, LineCounter, seek, to_crlf
 from mailsrv.mime.structure import Part, load
 from mailsrv.mime.summary import summary
 from mailsrv.store.content import among, file_content
@@ -96,8 +96,9 @@ class MessageFile:
     """
 
     def __init__(
-        self, fd: int, size_octets: int, structure: bytes, checkpoints: bytes
+        self, fd: int, size_octets: int, structure: bytes | None, checkpoints: bytes
     ) -> None:
+        """`structure` None: it is computed when somebody asks for it."""
         self.size_octets = size_octets
         self._fd = fd
         self._structure = structure
@@ -106,6 +107,8 @@ class MessageFile:
 
     def structure(self) -> Part:
         """Return the tree of the message's parts; their offsets are for `read`."""
+        if self._structure is None:
+            self._structure = summary(file_content(self._fd)).structure
         return load(self._structure)
 
     def read(self, offset: int, count: int) -> bytes:
@@ -186,9 +189,10 @@ class Located:
 
 
 def _unindexed_file(fd: int) -> MessageFile:
-    """Make a file ready of which the index has no structure."""
-    made = summary(file_content(fd))
-    return MessageFile(fd, made.size_octets, made.structure, made.checkpoints)
+    """Make a file ready of which the index knows nothing, or something else."""
+    content = file_content(fd)
+    counter = LineCounter(content)
+    return MessageFile(fd, counter.advance(len(content)), None, counter.checkpoints())
 
 
 def locate(
