@@ -28,7 +28,9 @@ def deliver(target: Target, users: list[str], messages: list[bytes]) -> None:
         raise SystemExit(f"{target.name}: refused {dict(result.refused)}")
     time.sleep(3.0)  # what the server does after it has answered
     for user in users:
-        drop_cache(Path(target.maildir.format(user=user)).parent / user)
+        maildir = Path(target.maildir.format(user=user))
+        drop_cache(maildir)
+        _drop_cache(maildir.parent)  # where an index may stand
 
 
 def found(target: Target, user: str, messages: list[bytes]) -> None:
@@ -56,8 +58,13 @@ def found(target: Target, user: str, messages: list[bytes]) -> None:
 
 def drop_cache(folder: Path) -> None:
     """Drop what the kernel holds of the files' octets; names stay in memory."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            fd = os.open(os.path.join(place, name), os.O_RDONLY)
+    for place, _, _ in os.walk(folder):
+        _drop_cache(Path(place))
+
+
+def _drop_cache(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(fd)

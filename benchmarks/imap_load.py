@@ -120,6 +120,14 @@ def run(
     return works.figures
 
 
+def get_acquainted(target: Target, user: str) -> None:
+    """Ask what the works will ask, of a mailbox with a message or so."""
+    client = _open(target, user)
+    for line in (FULL, THUNDERBIRD, b"FETCH * BODY.PEEK[HEADER]"):
+        client.command(line)
+    client.bye()
+
+
 def _summaries(works: Works, user: str, count: int) -> None:
     client = works.timed("LOGIN, first SELECT", lambda: _open(works.target, user))
     works.fetch("FETCH (UID FLAGS)", client, FLAGS, count)

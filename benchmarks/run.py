@@ -144,7 +144,12 @@ def reading(target: Target, messages: list[bytes], parts: list[str]) -> Iterator
     count = len(messages)
     one, two, three, four, five, six, small = BOX_USERS
     with_imap, with_pop3 = "imap" in parts, "pop3" in parts
-    deliver(target, [one, two] * with_imap + [three] * with_pop3, messages)
+    users = [one, two] * with_imap + [three] * with_pop3
+    # Both servers learn from what clients ask; a client is set up before mail comes.
+    deliver(target, users, messages[:1])
+    for user in users:
+        imap_load.get_acquainted(target, user)
+    deliver(target, users, messages[1:])
     name = f"of {count} delivered messages"
     if with_imap:
         figures = imap_load.run(target, one, two, messages, writes=True)
