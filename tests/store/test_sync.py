@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.mime.summary import summary
 from mailsrv.store import flags, index, maildir, transfer
+from mailsrv.store.account import AccountStore
 from mailsrv.store.content import header_key
 from mailsrv.store.locks import UidlistLock
 from mailsrv.store.pop3_uidl import DEFAULT, compiled
@@ -183,6 +184,34 @@ class ScanTests(SyncTestCase):
             [(uid, uidl) for uid, uidl, _ in self.store.uidls("INBOX", DOVECOTS)],
             [(7, b"00000007499602d2"), (6, b"old-uidl"), (5, b"00000005499602d2")],
         )
+
+    def test_listed_file_that_a_scan_misses_keeps_its_uid(self) -> None:
+        """Dovecot lists and renames it while we look."""
+        self.office.receive()
+        name = self.office.drop(sub="cur")
+        with (self.office.maildir / "dovecot-uidlist").open("ab") as uidlist:
+            uidlist.write(b"2 :%b\n" % name.partition(b":")[0])
+        path = self.path("cur", name)
+        hidden = self.path("tmp", b"hidden")
+        looks = []
+
+        def now() -> float:
+            """Called as each scan begins: the second one misses it."""
+            looks.append(1)
+            if len(looks) == 2:
+                os.rename(path, hidden)
+            elif os.path.exists(hidden):
+                os.rename(hidden, path)
+            return time.time()
+
+        store = AccountStore(
+            self.office.root,
+            connections=self.office.connections,
+            quota_octets=None,
+            now=now,
+        )
+        store.sync("INBOX")
+        self.assertEqual(list(self.store.open("INBOX").uids), [1, 2])
 
     def test_nothing_is_lost_while_another_program_renames(self) -> None:
         """A scan misses files then, and the second one too; UIDs stay."""
