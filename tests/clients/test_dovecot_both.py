@@ -144,7 +144,7 @@ class Client:
     def _expunge(self, flags: dict[int, set[bytes]]) -> None:
         for uid in self._some(self._mine(flags))[:2]:
             self._client.uid("STORE", str(uid), "+FLAGS", r"(\Deleted)")
-            status, _ = self._client.uid("EXPUNGE", str(uid))
+            self._client.uid("EXPUNGE", str(uid))
             # Nobody else expunges or moves it, and it was there.
             self._ledger.went(self._ids[self._box][uid])
 
