@@ -171,7 +171,7 @@ def _set(uids: list[int]) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    found = []
+    found: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition(":")
         found += range(int(first), int(last or first) + 1)

@@ -4,51 +4,16 @@ What it is made to do stands in ``thunderbird.js``; here is what must come of it
 """
 
 import base64
-import json
 import os
 import shutil
 import smtplib
-import subprocess
-import tempfile
 import time
 from email.message import EmailMessage
-from pathlib import Path
-from typing import Any
 
-from twisted.python.util import sibpath
-
-from tests.clients.marionette import Marionette
 from tests.clients.server import HOST, ServerCase
+from tests.clients.thunderbird import STEP_S, TLS, Thunderbird
 
-SCRIPT = Path(sibpath(__file__, "thunderbird.js"))
-TLS = 3  # nsMsgSocketType.SSL
-OPTIONS = (
-    "--headless",
-    "--no-remote",
-    "--marionette",
-    "--remote-allow-system-access",
-)
-START_S = 60.0
-STEP_S = 60.0  # the longest that one step may take
 LARGE = 10 * 1024 * 1024
-
-# No dialogue, no telemetry, no look-up outside: there is no network.
-PREFERENCES: dict[str, bool | int | str] = {
-    "app.donation.eoy.version.viewed": 999,
-    "app.update.enabled": False,
-    "datareporting.policy.dataSubmissionEnabled": False,
-    "extensions.getAddons.cache.enabled": False,
-    "extensions.update.enabled": False,
-    "mail.biff.alert.show": False,
-    "mail.provider.suppress_dialog_on_startup": True,
-    "mail.shell.checkDefaultClient": False,
-    "mail.spotlight.firstRunDone": True,
-    "mailnews.start_page.enabled": False,
-    "network.captive-portal-service.enabled": False,
-    "network.connectivity-service.enabled": False,
-    "services.settings.server": "http://127.0.0.1:9/",
-    "toolkit.telemetry.enabled": False,
-}
 
 
 class ThunderbirdTests(ServerCase):
@@ -59,44 +24,9 @@ class ThunderbirdTests(ServerCase):
 
     def setUp(self) -> None:
         super().setUp()
-        profile = self.folder / "profile"
-        profile.mkdir()
-        (profile / "user.js").write_text(
-            "".join(
-                f"user_pref({json.dumps(name)}, {json.dumps(value)});\n"
-                # 0: any free port, which it writes into its profile.
-                for name, value in (PREFERENCES | {"marionette.port": 0}).items()
-            )
-        )
-        log = (self.folder / "thunderbird.log").open("wb")
-        self.addCleanup(log.close)
-        self.program = subprocess.Popen(
-            ["thunderbird", *OPTIONS, "--profile", str(profile)],
-            env=os.environ | {"HOME": tempfile.mkdtemp(dir=self.folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        self.addCleanup(self.program.wait)
-        self.addCleanup(self.program.kill)
-        self.marionette = Marionette(self.port_of(profile), STEP_S)
-        self.addCleanup(self.marionette.close)
-
-    def port_of(self, profile: Path) -> int:
-        """Wait until the program has written where it listens."""
-        written = profile / "MarionetteActivePort"
-        deadline = time.monotonic() + START_S
-        while not (written.exists() and written.read_text()):
-            if time.monotonic() > deadline or self.program.poll() is not None:
-                raise AssertionError((self.folder / "thunderbird.log").read_text())
-            time.sleep(0.05)
-        return int(written.read_text())
-
-    def do(self, action: str, **values: object) -> Any:
-        """Have Thunderbird do `action`. Any: what it returns, as JSON."""
-        call = f"return run({json.dumps(action)}, {json.dumps(values)});"
-        return self.marionette.run(f"{SCRIPT.read_text()}\n{call}")
+        self.thunderbird = Thunderbird(self.folder / "profile")
+        self.addCleanup(self.thunderbird.kill)
+        self.do = self.thunderbird.do
 
     def set_up(self) -> None:
         pem = self.server.ca.read_text().splitlines()
@@ -134,7 +64,7 @@ class ThunderbirdTests(ServerCase):
         self.be_told_of_new_mail()
         self.open_a_large_attachment()
         self.send()
-        self.program.kill()
+        self.thunderbird.kill()
         self.server.wait_for_log("compressed=True")  # all that went by COMPRESS
 
     def read_and_mark(self) -> None:

@@ -113,6 +113,31 @@ const actions = {
     await until("Inbox", () => folderOf("Inbox"));
   },
 
+  // After a new start: the password is not kept in the profile.
+  logIn({ password }) {
+    imapServer().password = password;
+  },
+
+  quit() {
+    setTimeout(() => Services.startup.quit(Ci.nsIAppStartup.eForceQuit), 100);
+  },
+
+  // As the menu does: what is there can be read without the server.
+  async download({ folder }) {
+    const where = folderOf(folder);
+    where.setFlag(Flags.Offline);
+    await new Promise(resolve =>
+      where.downloadAllForOffline(
+        {
+          QueryInterface: ChromeUtils.generateQI(["nsIUrlListener"]),
+          OnStartRunningUrl() {},
+          OnStopRunningUrl: resolve,
+        },
+        null
+      )
+    );
+  },
+
   folders() {
     return imapServer()
       .rootFolder.descendants.filter(
