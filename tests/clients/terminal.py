@@ -34,6 +34,8 @@ class Terminal:
             stderr=child,
             env={"PATH": os.environ["PATH"], "TERM": "xterm", **environment},
             start_new_session=True,
+            # It may open /dev/tty.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(child)
         self._output = b""

@@ -35,7 +35,7 @@ class ImapCase(ServerCase):
 
     def run_client(self, *command: str) -> bytes:
         done = subprocess.run(command, capture_output=True, timeout=60)
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout
 
 
