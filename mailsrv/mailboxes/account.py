@@ -154,7 +154,9 @@ class AccountMailboxes:
         await self.write(lambda store: store.unsubscribe(name))
 
     async def status(self, name: str) -> MailboxStatus:
-        return await self.write(lambda store: store.status(name))
+        view = self._views.get(canonical(name))
+        claimed = view.messages.recent_from if view is not None else 0
+        return await self.write(lambda store: store.status(name, claimed))
 
     async def junk(self) -> str:
         """Return the name of the mailbox for junk; it is made if there is none."""

@@ -329,7 +329,7 @@ class Selected:
         return [
             await self._mailboxes.write(
                 partial(AccountStore.move, source=self.name, uids=some, target=target),
-                lambda moved: [moved.source, moved.target],
+                _both,
             )
             for some in _slices(uids)
         ]
@@ -361,6 +361,13 @@ class Selected:
         if self._view.sessions.pop(self._tracker, None) is not None:
             self.on_news = None
             self._mailboxes.left(self._view)
+
+
+def _both(moved: Moved) -> list[Changes]:
+    # Within one mailbox it is the same change twice.
+    if moved.source is moved.target:
+        return [moved.target]
+    return [moved.source, moved.target]
 
 
 def _one(changes: Changes) -> tuple[Changes]:

@@ -164,8 +164,11 @@ class AccountStore:
 
     # Looking at one mailbox.
 
-    def status(self, name: str) -> MailboxStatus:
-        """Answer STATUS; new mail stays new."""
+    def status(self, name: str, claimed_recent: int = 0) -> MailboxStatus:
+        """Answer STATUS; new mail stays new.
+
+        What is below `claimed_recent` is \\Recent in a session, and so no longer here.
+        """
         with self._open(name) as folder:
             box = sync(folder, move_new=False)
             unseen, deleted = folder.connection.execute(
@@ -176,7 +179,7 @@ class AccountStore:
             ).fetchone()
             (recent,) = folder.connection.execute(
                 "SELECT count(*) FROM message WHERE mailbox = ? AND uid >= ?",
-                (box.id, box.recent_uid),
+                (box.id, max(box.recent_uid, claimed_recent)),
             ).fetchone()
         return MailboxStatus(
             messages=box.messages,

@@ -268,6 +268,7 @@ def move(
             target.connection.execute(
                 "DELETE FROM intent WHERE target = ?", (target.name,)
             )
+        keywords.refresh()  # within one mailbox it has those of the new names now
         if any(t.message.base in keywords.extra for t in moved):
             keywords.set_extra({t.message.base: 0 for t in moved})
     return _transferred(moved)

@@ -285,12 +285,25 @@ class TransferTests(MessagesCase):
             rb"\* 3 EXPUNGE\r\n\* 1 EXPUNGE\r\n4 OK UID MOVE completed\r\n\Z",
         )
 
+    def test_move_within_the_mailbox(self) -> None:
+        client = self.selected(2)
+        client.send(b"3 STORE 1 +FLAGS (\\Seen work)\r\n")
+        self.assertRegex(
+            client.send(b"4 MOVE 1 INBOX\r\n"),
+            rb"^\* OK \[COPYUID \d+ 1 3\] Moved.\r\n"
+            rb"\* 1 EXPUNGE\r\n\* 2 EXISTS\r\n(?:\* \d RECENT\r\n)?"
+            rb"4 OK MOVE completed\r\n\Z",
+        )
+        self.assertIn(
+            b"* 2 FETCH (UID 3 FLAGS (\\Seen work",
+            client.send(b"5 FETCH 1:* (UID FLAGS)\r\n"),
+        )
+
     def test_refused(self) -> None:
         client = self.selected(1)
         for command, answer in (
             (b"COPY 1 nowhere", b"3 NO [TRYCREATE]"),
             (b"MOVE 1 nowhere", b"3 NO [TRYCREATE]"),
-            (b"MOVE 1 INBOX", b"3 NO [CANNOT]"),
             (b"COPY 2 Archive", b"3 BAD"),
             (b"UID COPY 2 Archive", b"3 OK UID COPY completed"),
             (b"UID MOVE 2 Archive", b"3 OK UID MOVE completed"),

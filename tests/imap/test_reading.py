@@ -151,5 +151,5 @@ class ReadingTests(ReadingCase):
         self.assertEqual(
             reader.send(b"3 FETCH 1:2 BODY.PEEK[TEXT]"),
             b"* 2 FETCH (BODY[TEXT] {8}\r\nbody 2\r\n)\r\n"
-            b"3 NO [EXPUNGEISSUED] Some of the messages are gone\r\n",
+            b"3 OK [EXPUNGEISSUED] FETCH completed\r\n",
         )

@@ -402,7 +402,10 @@ class SessionTests(OfficeTestCase):
     def test_recent_goes_to_one_session_and_is_remembered(self) -> None:
         self.assertEqual((self.first.recent, self.second.recent), (4, 0))
         self.office.append("INBOX")
+        status = self.office.account().status
+        self.assertEqual(self.office.wait(status("inbox")).recent, 1)
         self.assertEqual(self.second.news(expunges=True), [Exists(5), Recent(1)])
+        self.assertEqual(self.office.wait(status("inbox")).recent, 0)
         self.first.leave()
         self.second.leave()
         self.assertEqual(self.office.select().recent, 0)

@@ -67,11 +67,11 @@ async def fetch(session: Session, request: Fetch) -> bytes:
         start += count
         took_s = session.services.reactor.seconds() - begun_s
         count = min(2 * count, MAX_BATCH) if took_s < SHORT_S else BATCH
-    if gone:
-        raise Refused("Some of the messages are gone", b"EXPUNGEISSUED")
     if undecodable:
         raise Refused("Some of the parts cannot be decoded", b"UNKNOWN-CTE")
-    return b""
+    # RFC 5530 section 3 has it with OK, as Dovecot does: a NO is shown to people, who
+    # can do nothing about it.
+    return b"EXPUNGEISSUED" if gone else b""
 
 
 async def write_flags(

@@ -247,8 +247,6 @@ async def move(session: Session, arguments: Transfer, *, by_uid: bool) -> bytes:
     mailbox = session.writable_mailbox
     if not uids:
         return b""
-    if arguments.target == mailbox.name:
-        raise Refused("The messages are in that mailbox already", b"CANNOT")
     try:
         moved = await mailbox.move(uids, arguments.target)
     except NoSuchMailbox:
