@@ -7,6 +7,7 @@ are read, then files. Runs in a reader's thread as a generator of short steps.
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import eq, ge, gt, le, lt
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
@@ -202,6 +203,8 @@ class Searcher:
 
     def _in_envelopes(self, key: Header, among: set[UID]) -> Found:
         found: set[UID] = set()
+        if key.field == b"subject" and len(key.text) > 2:
+            among = yield from self._perhaps(key, among)
         word = _longest_word(key.text)
         for uids in _slices(among, ENVELOPES):
             rows = self.store.rows(self.scope.mailbox, uids, ["envelope"])
@@ -217,6 +220,8 @@ class Searcher:
         return found
 
     def _in_headers(self, key: Header, among: set[UID]) -> Found:
+        among = yield from self._perhaps(key, among)
+
         def matches(file: "MessageFile") -> Generator[None, None, bool]:
             header = file.read(0, min(file.structure().served_body, MAX_HEADER))
             if len(header) > LONG:
@@ -226,7 +231,15 @@ class Searcher:
                 for name, raw in fields(header)
             )
 
-        return self._in_files(among, matches)
+        return (yield from self._in_files(among, matches))
+
+    def _perhaps(self, key: Header, among: set[UID]) -> Found:
+        """Return which of `among` may have such a field, as the texts tell."""
+        # A header is kept as "name: value" for each field.
+        text = key.text if len(key.text) > 2 else fold(key.field.decode("latin-1"))
+        search = self.store.search_text
+        matches = yield from search(self.scope.mailbox, among, text, header=True)
+        return matches.found | matches.unknown
 
     def _in_texts(self, key: Contains, among: set[UID]) -> Found:
         def matches(file: "MessageFile") -> Generator[None, None, bool]:
@@ -237,7 +250,11 @@ class Searcher:
                     yield
             return False
 
-        return self._in_files(among, matches)
+        search = self.store.search_text
+        known = yield from search(
+            self.scope.mailbox, among, key.text, header=key.header
+        )
+        return known.found | (yield from self._in_files(known.unknown, matches))
 
     def _in_files(
         self,
@@ -245,16 +262,12 @@ class Searcher:
         matches: "Callable[[MessageFile], Generator[None, None, bool]]",
     ) -> Found:
         found: set[UID] = set()
-        for count, uid in enumerate(sorted(among), 1):
-            try:
-                opened = self.store.open_message(self.scope.mailbox, uid)
-            except MessageGone:
-                continue
-            with opened as file:
-                if (yield from matches(file)):
-                    found.add(uid)
-            if count % FILES == 0:
-                yield
+        for uids in _slices(among, FILES):
+            for uid, place in self.store.locate(self.scope.mailbox, uids).items():
+                with suppress(MessageGone), place.open() as file:
+                    if (yield from matches(file)):
+                        found.add(UID(uid))
+            yield
         return found
 
 

@@ -27,13 +27,15 @@ from mailsrv.mailboxes.indexer import Indexer
 from mailsrv.mailboxes.maildrop import Maildrop, MaildropInUse
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import Tracker
+from mailsrv.mailboxes.text_filler import TextFiller
 from mailsrv.mailboxes.view import MailboxView, SilentStore
 from mailsrv.mailboxes.views import SETTLE_S, Views
 from mailsrv.mailboxes.watch import Watcher
 from mailsrv.settings import StoreSettings
 from mailsrv.store import pop3_uidl
 from mailsrv.store.account import AccountStore
-from mailsrv.store.index import Connections
+from mailsrv.store.durable import DISK
+from mailsrv.store.index import INDEX_FILE, Connections
 from mailsrv.store.names import INBOX, canonical, directory
 from mailsrv.store.pop3_uidl import Uidl
 from mailsrv.store.values import (
@@ -73,6 +75,7 @@ class Surroundings:
     connections: Connections
     watcher: Watcher
     courier: Courier
+    texts: TextFiller
     now: Callable[[], float]  # wall clock
     settings: Callable[[], StoreSettings]
     listeners: Sequence[Telling] = ()
@@ -103,6 +106,7 @@ class AccountMailboxes:
         self._quota_octets = quota_octets
         self._usage: Quota | None = None
         self._usage_at_s = 0.0
+        self._texts_after = 0  # the content number up to which they are taken up
         self._around = around
         self._root = around.root / folder
         self._maildir = self._root / "Maildir"
@@ -327,6 +331,28 @@ class AccountMailboxes:
 
         self._in_background(self.read_sliced(fill), "computing index rows ahead failed")
 
+    # Texts for SEARCH
+
+    async def index_texts(self) -> bool:
+        """Take up some texts that search lacks; return whether there are more."""
+        run = self._around.threads.read.run
+        if self._store is None and not await run((self._root / INDEX_FILE).exists):
+            return False  # nobody has ever looked at this account
+
+        def step(store: AccountStore) -> tuple[int, bool]:
+            reserve = self._around.settings().free_space_reserve_octets
+            if DISK.free_octets(self._root) < reserve:
+                return self._texts_after, False
+            return store.index_texts(self._texts_after)
+
+        self._texts_after, more = await self.read(step)
+        return more
+
+    def sweep_texts(self) -> None:
+        """Go through all texts again, to drop those of messages that are gone."""
+        self._texts_after = 0
+        self._around.texts.add(self.index_texts)
+
     # Sessions
 
     async def select(self, name: str, *, read_only: bool = False) -> Selected:
@@ -339,6 +365,7 @@ class AccountMailboxes:
         if view is None or view.stale:
             state = await self.write(partial(_open, name=name, read_only=read_only))
             view = self._views.adopt(state)
+            self._around.texts.add(self.index_texts)
         else:
             await self.refresh(name, move_new=not read_only)
             if self._views.get(name) is not view:  # dropped meanwhile
@@ -433,6 +460,8 @@ class AccountMailboxes:
                         self._usage = None
                         self._views.apply(one, silent)
                         self._tell(one)
+                        if one.added or one.rebuilt:
+                            self._around.texts.add(self.index_texts)
             finally:
                 done.callback(result)  # a Failure fires the errback chain
 
@@ -495,6 +524,7 @@ class AccountMailboxes:
     async def close(self) -> None:
         """Index what was delivered, end all jobs, close the store."""
         await self._indexer.flush()
+        self._around.texts.discard(self.index_texts)
         for view in self._views:
             self._views.end(view)
         await self.write(lambda store: store.close())

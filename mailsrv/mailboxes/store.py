@@ -15,10 +15,12 @@ from mailsrv.doors.guest import Asked
 from mailsrv.doors.telling import Telling
 from mailsrv.mailboxes.account import AccountMailboxes, Surroundings
 from mailsrv.mailboxes.incoming import Courier, Incoming
+from mailsrv.mailboxes.text_filler import TextFiller
 from mailsrv.mailboxes.watch import Watcher
 from mailsrv.settings import StoreSettings
 from mailsrv.store.delivery import Delivery
 from mailsrv.store.index import Connections
+from mailsrv.store.texts import can_index
 from mailsrv.store.values import Delivered, Target
 from mailsrv.threads import Threads
 
@@ -58,6 +60,7 @@ class MailStore:
             Connections(),
             self._watcher,
             courier,
+            TextFiller(reactor),
             now,
             lambda: self._settings,
             [Telling(listener, reactor) for listener in listeners],
@@ -121,9 +124,13 @@ class MailStore:
             else:
                 del self._accounts[folder]
                 await mailboxes.close()
+        for folder in there.keys() - self._accounts.keys():  # all, at the start
+            self._around.texts.add(self._mailboxes(folder).index_texts)
 
     async def start(self) -> None:
         """Begin to watch for changes by others and to clean up."""
+        if not can_index():
+            log.warn("this SQLite has no FTS5 with trigrams: SEARCH reads all messages")
         self._watcher.start()
         self._clean()
 
@@ -134,6 +141,7 @@ class MailStore:
             self._timer = None
         self._watcher.stop()
         await self._around.courier.drained()
+        await self._around.texts.stop()
         accounts, self._accounts = self._accounts, {}
         for mailboxes in accounts.values():
             await mailboxes.close()
@@ -155,12 +163,14 @@ class MailStore:
         )
 
     def _clean(self) -> None:
-        """Remove what crashes left in ``tmp/``, once a day."""
+        """Remove what crashes left in ``tmp/`` and texts of no use, once a day."""
         self._timer = self._reactor.callLater(_CLEAN_S, self._clean)
         cleaning: Deferred[int] = self._threads.sync.run_sliced(
             self._around.courier.delivery.clean()
         )
         cleaning.addErrback(self._not_cleaned)
+        for mailboxes in self._accounts.values():
+            mailboxes.sweep_texts()
 
     def _not_cleaned(self, failure: Failure) -> None:
         if not failure.check(CancelledError):  # else the server ends

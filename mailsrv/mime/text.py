@@ -40,17 +40,30 @@ def texts(root: Part, read: Read, *, header: bool) -> Iterator[str]:
 
     `root` may come from `structure.load`: only kinds and served places count.
     """
+    if header:
+        yield from header_texts(root, read)
+    yield from body_texts(root, read)
+
+
+def header_texts(root: Part, read: Read) -> Iterator[str]:
+    """Yield the text of a message's own header."""
+    octets = min(root.served_body - root.served_start, MAX_HEADER)
+    yield from _windows(header_text(read(root.served_start, octets)))
+
+
+def body_texts(root: Part, read: Read) -> Iterator[str]:
+    """Yield the texts of a message's body, headers of messages in it included."""
     left = MAX_TEXT
     inner = {
         id(part.parts[0]) for part in root.walk() if part.is_message and part.parts
     }
     for part in root.walk():
-        is_message = part is root or id(part) in inner
+        is_message = id(part) in inner
         if not (is_message or part.is_text):
             continue
         octets = min(part.served_body - part.served_start, MAX_HEADER)
         block = read(part.served_start, octets)
-        if is_message and (header or part is not root):
+        if is_message:
             yield from _windows(header_text(block))
         if part.is_text and left > 0:
             size = min(part.served_end - part.served_body, MAX_PART, left)

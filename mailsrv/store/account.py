@@ -8,7 +8,8 @@ changed: call again in `retry_s`.
 
 import sqlite3
 from array import array
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from json import dumps
@@ -40,6 +41,7 @@ from mailsrv.store.scanning import Folder
 from mailsrv.store.sorting import ThreadRow, sorted_uids, thread_rows
 from mailsrv.store.subscriptions import Subscriptions
 from mailsrv.store.sync import sync
+from mailsrv.store.texts import Matches, Text, TextIndex, can_index, text_of
 from mailsrv.store.values import (
     DELETED,
     FIRST_KEYWORD_BIT,
@@ -64,6 +66,9 @@ from mailsrv.store.values import (
 
 _ROWS = 2000  # of the index, read in one step
 _FILLED = 20  # messages read and made ready in one step
+_TEXT_PAGE = 1000  # messages held against search.sqlite at once
+_TEXT_MESSAGES = 32  # taken up at once: some 20 ms
+_TEXT_OCTETS = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class _Told:
 class AccountStore:
     """The mailboxes of one account. One object for an account in a process.
 
-    `root` is the account's folder: `Maildir` and `index.sqlite` are in it.
+    `root` is the account's folder: `Maildir`, `index.sqlite` and `search.sqlite`
+    are in it.
     `quota_octets` (None: no limit) may be set at any time.
 
     Every `Changes` that a method returns holds all that has happened in its
@@ -100,6 +106,7 @@ class AccountStore:
         self._root = root / "Maildir"
         self._index = index_path(root)
         self._connections = connections
+        self._texts = TextIndex(root, connections)
         self._now = now
         self._names = UniqueNames(host, now)
         self._told: dict[str, _Told] = {}
@@ -510,11 +517,78 @@ class AccountStore:
                     content.measure(writing, directory, guessed)
             return reading.uidls(connection, box, make)
 
+    # Searching text: from any thread.
+
+    def search_text(
+        self, name: str, uids: AbstractSet[UID], text: str, *, header: bool
+    ) -> Generator[None, None, Matches]:
+        """Tell which of `uids` hold folded `text`; `header`: there as well.
+
+        A generator of short steps. What is in neither set does not hold it.
+        """
+        with self._read(name) as (connection, box):
+            contents = reading.contents(connection, box.id, uids)
+        yield
+        return (yield from self._texts.search(contents, text, header=header))
+
+    def index_texts(self, after: int) -> tuple[int, bool]:
+        """Take up some texts that search lacks, and drop some of messages gone.
+
+        Of messages with a content number above `after`, 0 at first. Returns the
+        number to go on after, and whether there was more.
+        """
+        if not can_index():
+            return after, False
+        with self._connections.use(self._index, "read") as connection:
+            there = reading.contents_after(connection, after, _TEXT_PAGE)
+        places = {content: (name, uid) for content, name, uid in there}
+        last = there[-1][0] if len(there) == _TEXT_PAGE else None
+        missing, stale = self._texts.compare(places, after, last)
+        self._texts.drop(stale[:_TEXT_MESSAGES])
+        texts, reached = self._read_texts(places, missing)
+        self._texts.put(texts)
+        if len(stale) > _TEXT_MESSAGES:
+            return after, True
+        if reached is not None:
+            return reached, True
+        if last is not None:
+            return last, True
+        return (there[-1][0] if there else after), False
+
+    def _read_texts(
+        self, places: Mapping[int, tuple[str, int]], contents: Sequence[int]
+    ) -> tuple[list[tuple[int, Text]], int | None]:
+        """Read the texts of the first of `contents`.
+
+        Also return the last one that was looked at, unless that was all. A message
+        that cannot be read is passed over: searches look into its file.
+        """
+        first = contents[:_TEXT_MESSAGES]
+        uids: dict[str, list[int]] = {}
+        for name, uid in map(places.__getitem__, first):
+            uids.setdefault(name, []).append(uid)
+        located: dict[tuple[str, int], Located] = {}
+        for name, some in uids.items():
+            with suppress(NoSuchMailbox):
+                found = self.locate(name, some)
+                located.update(((name, uid), place) for uid, place in found.items())
+        texts: list[tuple[int, Text]] = []
+        octets = 0
+        for number in first:
+            if octets >= _TEXT_OCTETS:
+                return texts, texts[-1][0]
+            if (place := located.get(places[number])) is not None:
+                with suppress(MessageGone, OSError), place.open() as file:
+                    texts.append((number, text_of(file.structure(), file.read)))
+                    octets += len(texts[-1][1].octets)
+        return texts, first[-1] if len(first) < len(contents) else None
+
     # Inside.
 
     def close(self) -> None:
-        """Close idle connections to this account's index."""
+        """Close idle connections to this account's index and texts."""
         self._connections.close(self._index)
+        self._texts.close()
 
     @contextmanager
     def _open(self, name: str) -> Iterator[Folder]:

@@ -1,4 +1,4 @@
-"""The index file: connections, transactions, and the row of a mailbox.
+"""The index files: connections, transactions, and the row of a mailbox.
 
 A file that was deleted or replaced while we run is noticed at the next use of a
 connection, by its inode; the new one starts empty and is filled again from the
@@ -17,8 +17,15 @@ from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from typing import Literal
+from urllib.parse import quote
 
-from mailsrv.store.schema import HEADER_KEYS, PAGE_CACHE_KIB, SCHEMA, VERSION, WAL_PAGES
+from mailsrv.store.schema import (
+    HEADER_KEYS,
+    INDEX,
+    PAGE_CACHE_KIB,
+    WAL_OCTETS,
+    Schema,
+)
 from mailsrv.store.uidlist import Mark
 from mailsrv.store.values import UID, Change, Changes, LockHeld
 
@@ -33,6 +40,8 @@ MAX_TOMBSTONES = 20_000  # in a mailbox; a client that was away longer is told a
 TOLD_AFTER_S = 3600.0  # by then every session was told, or its process has died
 AGAIN_S = 0.02  # for a reader whose index was deleted
 BUSY_TIMEOUT_S = 10.0  # no transaction of ours comes near it
+INDEX_FILE = "index.sqlite"
+_ATTEMPTS = 3  # to open a file that others make or remove just now
 
 
 @dataclass(slots=True)
@@ -54,15 +63,17 @@ class Connections:
         self._lent = 0
 
     @contextmanager
-    def use(self, path: str, kind: Kind) -> Iterator[sqlite3.Connection]:
-        """Lend a connection to the index at `path`, which is made if need be."""
-        idle = self._take(path, kind) or _open(path, kind)
+    def use(
+        self, path: str, kind: Kind, schema: Schema = INDEX
+    ) -> Iterator[sqlite3.Connection]:
+        """Lend a connection to the file at `path`, which is made if need be."""
+        idle = self._take(path, kind) or _open(path, kind, schema)
         try:
             yield idle.connection
         except sqlite3.DatabaseError as error:
             idle.connection.close()
             if error.sqlite_errorname in _BROKEN:
-                discard(path)  # the next user builds it anew
+                discard(path, idle.file)  # the next user builds it anew
             if kind == "read" and idle.file != _identity(path):
                 raise LockHeld(AGAIN_S) from error  # deleted under the reader
             raise
@@ -112,75 +123,102 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _create(path: str) -> None:
-    """Make an index that is not there, by one process and thread alone.
+def _open(path: str, kind: Kind, schema: Schema) -> _Idle:
+    for _ in range(_ATTEMPTS):
+        if (idle := _connect(path, kind, schema)) is not None:
+            return idle
+        _make(path, schema)
+    raise sqlite3.OperationalError("the index cannot be made")
 
-    What a deleted one left goes first: its connections that are still at work
-    would share the log's index (-shm) with the new file.
-    """
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+
+def _connect(path: str, kind: Kind, schema: Schema) -> _Idle | None:
+    """Connect to a file that is there and of use, else return None."""
+    file = _identity(path)
+    if file is None:
+        return None
+    connection = None
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if not os.path.exists(path):
-            discard(path)
-            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-                _prepare(connection, "write")
-    finally:
-        os.close(folder)
-
-
-def _open(path: str, kind: Kind) -> _Idle:
-    if not os.path.exists(path):
-        _create(path)
-    for _ in range(2):
+        # "rw": what is deleted just now is not made, outside the lock of `_make`.
         connection = sqlite3.connect(
-            path,
+            f"file:{quote(path)}?mode=rw",
+            uri=True,
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=64,
         )
-        try:
-            if _prepare(connection, kind):
-                found = _identity(path)
-                if found is not None:
-                    return _Idle(connection, found)
-        except sqlite3.DatabaseError as error:
+        # If it is the same file after as before, it is what we have opened.
+        if _is_ours(connection, schema) and _identity(path) == file:
+            _prepare(connection, kind, schema)
+            return _Idle(connection, file)
+    except sqlite3.DatabaseError as error:
+        if connection is not None:
             connection.close()
-            if error.sqlite_errorname not in _BROKEN:
-                raise
-        connection.close()
-        discard(path)
-    raise sqlite3.OperationalError("the index cannot be made")
+        vanished = error.sqlite_errorname == "SQLITE_CANTOPEN" and not _identity(path)
+        if not vanished and error.sqlite_errorname not in _BROKEN:
+            raise
+        return None
+    connection.close()
+    return None
 
 
-def _prepare(connection: sqlite3.Connection, kind: Kind) -> bool:
-    """Set up a connection; return False if the file is of another version."""
+def _is_ours(connection: sqlite3.Connection, schema: Schema) -> bool:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return bool(version == schema.version)
+
+
+def _prepare(connection: sqlite3.Connection, kind: Kind, schema: Schema) -> None:
     execute = connection.execute
-    execute("PRAGMA journal_mode=WAL")
-    execute("PRAGMA synchronous=FULL")
+    execute(f"PRAGMA synchronous={schema.commits}")
     execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
-    execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+    execute(f"PRAGMA wal_autocheckpoint={WAL_OCTETS // schema.page_octets}")
     execute("PRAGMA temp_store=MEMORY")
-    version = execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        with transaction(connection):
-            version = execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:  # no other process was faster
-                for statement in SCHEMA.split(";\n"):
-                    execute(statement)
-                execute(f"PRAGMA user_version={VERSION}")
-                version = VERSION
     if kind == "read":
         execute("PRAGMA query_only=1")
-    return bool(version == VERSION)
 
 
-def discard(path: str) -> None:
-    """Remove an index that is of no use, with its log."""
+def _make(path: str, schema: Schema) -> None:
+    """Make a file anew that is missing or of no use, by one process and thread alone.
+
+    What a deleted one left goes first: its connections that are still at work
+    would share the log's index (-shm) with the new file.
+    """
+    with _making(path):
+        if (idle := _connect(path, "read", schema)) is not None:
+            idle.connection.close()  # another process was faster
+            return
+        _unlink(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(f"PRAGMA page_size={schema.page_octets}")
+            connection.execute("PRAGMA journal_mode=WAL")
+            with transaction(connection):
+                for statement in schema.statements.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={schema.version}")
+
+
+def discard(path: str, file: tuple[int, int] | None = None) -> None:
+    """Remove an index that is of no use; not another one than `file`, if given."""
+    with _making(path):
+        if file is None or _identity(path) == file:
+            _unlink(path)
+
+
+def _unlink(path: str) -> None:
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             os.unlink(path + suffix)
+
+
+@contextmanager
+def _making(path: str) -> Iterator[None]:
+    """Hold the lock under which files of an account are made and removed."""
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager
@@ -363,10 +401,14 @@ def drop_ready(connection: sqlite3.Connection, content: int) -> None:
     )
 
 
-def take_contents(connection: sqlite3.Connection, count: int) -> int:
-    """Give out `count` content numbers; return the first."""
+def take_contents(connection: sqlite3.Connection, count: int, now: float) -> int:
+    """Give out `count` content numbers; return the first.
+
+    None is below the clock (microseconds), as with MODSEQs: so none comes twice.
+    """
     row = connection.execute(
-        "UPDATE next_content SET id = id + ? RETURNING id", (count,)
+        "UPDATE next_content SET id = max(id, ?) + ? RETURNING id",
+        (int(now * 1_000_000), count),
     ).fetchone()
     return int(row[0]) - count
 
@@ -483,4 +525,4 @@ Clock = Callable[[], float]
 
 def index_path(root: Path) -> str:
     """Return where the index of the account at `root` stands."""
-    return str(root / "index.sqlite")
+    return str(root / INDEX_FILE)

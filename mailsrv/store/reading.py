@@ -6,6 +6,7 @@ Nothing here waits for a lock or writes what must last; it runs in any thread.
 import os
 import sqlite3
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,6 +211,35 @@ def locate(
             (mailbox, *values),
         )
     }
+
+
+def contents(
+    connection: sqlite3.Connection, mailbox: int, uids: AbstractSet[UID]
+) -> dict[UID, int]:
+    """Return the content numbers of messages that are there."""
+    condition, values = among(sorted(uids))
+    rows = connection.execute(
+        # Of constants of `among`.
+        "SELECT uid, content FROM message"  # noqa: S608
+        f" WHERE mailbox = ? AND {condition}",
+        (mailbox, *values),
+    )
+    return {uid: content for uid, content in rows if uid in uids}
+
+
+def contents_after(
+    connection: sqlite3.Connection, content: int, count: int
+) -> list[tuple[int, str, int]]:
+    """Return content number, mailbox and UID of messages above a content number.
+
+    Ascending; a message and its copies share the number.
+    """
+    return connection.execute(
+        "SELECT content, name, uid FROM message INDEXED BY message_content"
+        " JOIN mailbox ON mailbox.id = mailbox"
+        " WHERE content > ? ORDER BY content LIMIT ?",
+        (content, count),
+    ).fetchall()
 
 
 def uidls(

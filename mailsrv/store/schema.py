@@ -1,15 +1,27 @@
-"""The tables of an account's index, one SQLite file. All of it can be rebuilt.
+"""The tables of an account's two SQLite files. All of them can be rebuilt.
 
 The truth stands in the Maildir (content, flags) and in the uidlists (UIDs); what
 is here is a copy of those, and what is dear to compute. So a file of another
 version is thrown away, not migrated.
 """
 
-VERSION = 5  # in PRAGMA user_version; another value: the file is made anew
+import unicodedata
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a file is made with."""
+
+    version: int  # in PRAGMA user_version; with another value it is made anew
+    statements: str
+    page_octets: int
+    commits: str  # PRAGMA synchronous: FULL keeps each commit, NORMAL the file sound
+
 
 PAGE_CACHE_KIB = 256  # for each connection
 HEADER_KEYS = 16  # more than sets of header fields are kept; key begins at 1
-WAL_PAGES = 1000  # between two checkpoints: 4 MB
+WAL_OCTETS = 4 * 1024 * 1024  # between two checkpoints
 
 # `mailbox`: one row for each mailbox that was opened since the index exists.
 # mod_seq is the highest given out (RFC 7162 section 3.1.2); below history_floor
@@ -36,9 +48,12 @@ WAL_PAGES = 1000  # between two checkpoints: 4 MB
 # id is content * HEADER_KEYS + key, since rows of such size are read twice as fast in
 # a table with rowid as without.
 #
+# Content numbers are never given out twice, not even if the index is lost or an older
+# one comes back: search.sqlite knows messages by them.
+#
 # `intent`: a MOVE on its way, written before the first rename, so that after a crash
 # ids follow the file.
-SCHEMA = """
+_INDEX = """
 CREATE TABLE mailbox (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -136,3 +151,35 @@ CREATE TABLE intent (
     PRIMARY KEY (target, new_base)
 ) WITHOUT ROWID;
 """
+
+# `document`: a message's folded text by its content number: header, a newline, body.
+# whole is 0 if there is more of it than is kept here. A newline is in no folded text,
+# so nothing is found across two parts.
+#
+# `trigram`: which documents hold any three characters; found by document.id. Without
+# positions it is half as large, and costs a look at the text of what is found.
+_TEXTS = """
+CREATE TABLE document (
+    id INTEGER PRIMARY KEY,
+    content INTEGER NOT NULL,
+    whole INTEGER NOT NULL,
+    body_at INTEGER NOT NULL,
+    text BLOB NOT NULL
+);
+CREATE UNIQUE INDEX document_content ON document (content);
+CREATE INDEX document_part ON document (id) WHERE NOT whole;
+CREATE VIRTUAL TABLE trigram USING fts5 (
+    text, content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'
+);
+"""
+
+
+def _unicode_version() -> int:
+    """Text is folded as Unicode has it, and so does not outlive a new Unicode."""
+    major, minor, update = map(int, unicodedata.unidata_version.split("."))
+    return major * 10_000 + minor * 100 + update
+
+
+INDEX = Schema(6, _INDEX, 4096, "FULL")
+# Large pages: most texts are in one, and a long search reads half as long.
+TEXTS = Schema(10_000_000 + _unicode_version(), _TEXTS, 16384, "NORMAL")

@@ -387,7 +387,7 @@ def insert(folder: Folder, box: Box, arrivals: Sequence[Arrival]) -> None:
         return
     mod_seq = box.next_mod_seq()
     unnumbered = [arrival for arrival in arrivals if not arrival.content]
-    first = take_contents(folder.connection, len(unnumbered))
+    first = take_contents(folder.connection, len(unnumbered), folder.now())
     for content, arrival in enumerate(unnumbered, first):
         arrival.content = content
     folder.connection.executemany(

@@ -305,6 +305,16 @@ class SearchingTests(SynchronousTestCase):
         wire = b"EMAILID " + email_id(stored)
         self.assertEqual(self.search(wire), [2])
 
+    def test_keys_through_the_texts(self) -> None:
+        self.store.index_texts(0)
+        for wire, numbers in FOUND:
+            self.assertEqual(self.search(wire), numbers, wire)
+        # Nothing that is sought in texts alone opens a file.
+        self.patch(type(self.store), "locate", None)
+        for wire, numbers in FOUND:
+            if wire.startswith((b"BODY", b"TEXT")):
+                self.assertEqual(self.search(wire), numbers, wire)
+
     def test_gone_messages_do_not_match(self) -> None:
         self.store.expunge("INBOX", [3], only_deleted=False)
         self.store.forget("INBOX", [3])
