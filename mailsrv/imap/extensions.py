@@ -12,7 +12,12 @@ ALWAYS = frozenset(
 # Words that are not in capitals only.
 SPELLINGS = {b"IMAP4REV2": b"IMAP4rev2"}
 # Of no use, and not offered, without another one.
-NEEDS = {b"QRESYNC": b"CONDSTORE"}
+NEEDS = {
+    b"QRESYNC": b"CONDSTORE",
+    b"SEARCHRES": b"ESEARCH",
+    b"SORT=DISPLAY": b"SORT",
+    b"ESORT": b"SORT",
+}
 # RFC 5161 section 3.1: those that a client has to ask for.
 ENABLES: frozenset[bytes] = frozenset(
     (b"CONDSTORE", b"QRESYNC", b"UTF8=ACCEPT", b"IMAP4REV2")

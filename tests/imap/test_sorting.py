@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mailsrv.imap.errors import ProtocolViolation
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.search_arguments import parse_sort, parse_thread
+from mailsrv.settings import ImapExtension, ImapSettings
 from mailsrv.store.values import Criterion
 from tests.imap.test_reading import ReadingCase
 
@@ -181,3 +182,26 @@ class SortTests(ReadingCase):
             self.client.send(b"3 UID THREAD REFERENCES UTF-8 SUBJECT nothing"),
             b"* THREAD\r\n3 OK UID THREAD completed\r\n",
         )
+
+    def test_what_is_switched_off(self) -> None:
+        off: list[ImapExtension] = ["SORT", "ESEARCH", "THREAD=REFERENCES"]
+        client = self.logged_in(ImapSettings(disabled_extensions=off))
+        words = set(client.send(b"1 CAPABILITY\r\n").split())
+        gone = (
+            *(word.encode() for word in off),
+            b"ESORT",
+            b"SORT=DISPLAY",
+            b"SEARCHRES",
+        )
+        self.assertEqual(words.intersection(gone), set())
+        self.assertIn(b"THREAD=ORDEREDSUBJECT", words)
+        client.send(b"2 SELECT INBOX\r\n")
+        for command in (
+            b"SORT (DATE) UTF-8 ALL",
+            b"THREAD REFERENCES UTF-8 ALL",
+            b"SEARCH RETURN () ALL",
+        ):
+            self.assertIn(b"3 BAD", client.send(b"3 " + command + b"\r\n"), command)
+        self.assertIn(b"3 OK", client.send(b"3 THREAD ORDEREDSUBJECT UTF-8 ALL\r\n"))
+        client.send(b"4 ENABLE IMAP4rev2\r\n")
+        self.assertIn(b"* ESEARCH", client.send(b"5 SEARCH RETURN (SAVE ALL) ALL\r\n"))

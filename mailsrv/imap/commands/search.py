@@ -23,7 +23,7 @@ async def search(session: Session, program: Program, *, by_uid: bool) -> bytes:
     found = await matching(session, program)
     save(session, program, found)
     returns = program.returns
-    if returns is None and b"IMAP4REV2" in session.enabled:
+    if returns is None and session.is_rev2:
         returns = Return.ALL  # RFC 9051 section 6.4.4
     if returns is None:
         await write_numbers(session, b"SEARCH", program, found, by_uid=by_uid)
@@ -37,6 +37,8 @@ async def search(session: Session, program: Program, *, by_uid: bool) -> bytes:
 
 def check_offered(session: Session, program: Program, extension: bytes) -> None:
     """Refuse what is switched off: RETURN is of `extension`."""
+    if session.is_rev2 and extension == b"ESEARCH":
+        return  # RFC 9051 has it all
     if program.returns is not None and not session.offers(extension):
         raise ProtocolViolation("Unknown search key")
     if program.saves and not session.offers(b"SEARCHRES"):
