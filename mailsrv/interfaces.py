@@ -46,8 +46,9 @@ class IPluginMaker(IPlugin):
 
         `options` is the table ``[plugin.options]`` as TOML gives it. Raise
         `ValueError`, with a text that names the option, for what is wrong in it.
-        ``mailsrv check-config`` builds the object too, perhaps as root: read no
-        file and open no connection here, but at the first question.
+        ``mailsrv check-config`` and a reload build the object too, to look whether
+        that can be done, perhaps as root and in any thread: read no file and open no
+        connection here, but at the first question.
         """
 
 

@@ -29,6 +29,7 @@ from tests.clients.server import HOST, PAUSE_S, ROOT, Server
 SOURCES = ROOT / "tests" / "example_plugins"
 TIMEOUT_S = 1.0  # of the plugins that do everything wrong
 SENDER = "sender@else.test"
+STRANGER = "127.0.0.66"
 ANNA, BEN = "anna@example.test", "ben@example.test"
 
 
@@ -134,6 +135,9 @@ class ExampleTests(InstalledCase):
             domain = "projects.test"
             members = {{ apollo = ["{ANNA}", "{BEN}"] }}
             [[plugin]]
+            name = "networks"
+            options = {{ deny = ["{STRANGER}"] }}
+            [[plugin]]
             name = "acme-echo"
             [[listen]]
             service = "acme-echo"
@@ -159,6 +163,7 @@ class ExampleTests(InstalledCase):
         self.resolver()
         self.user_database()
         self.service()
+        self.connection_policy()
 
     def filter(self) -> None:
         self.assertEqual(self.send("good", attached="a.pdf")[0], 250)
@@ -199,6 +204,21 @@ class ExampleTests(InstalledCase):
         with socket.create_connection((HOST, self.echo_port), timeout=10) as echo:
             echo.sendall(b"hello")
             self.assertEqual(echo.recv(10), b"hello")
+
+    def connection_policy(self) -> None:
+        for service, told in (
+            ("smtp", b"554 5.7.1 Your network is not welcome here\r\n"),
+            ("submission", b"554 5.7.1 Your network is not welcome here\r\n"),
+            ("imap", b"* BYE Your network is not welcome here\r\n"),
+            ("pop3", b"-ERR [SYS/PERM] Your network is not welcome here\r\n"),
+            ("imaps", b""),
+            ("submissions", b""),
+        ):
+            with socket.create_connection(
+                (HOST, self.server.ports[service]), 10, source_address=(STRANGER, 0)
+            ) as stranger:
+                self.assertEqual(stranger.recv(1000), told, service)
+                self.assertEqual(stranger.recv(1000), b"", service)
 
 
 class BrokenTests(InstalledCase):

@@ -60,9 +60,7 @@ from mailsrv.interfaces import (
 )
 
 DECISIONS = (Accept, Reject, Defer)
-SENDER = Sender(
-    "smtp", "192.0.2.7", "client.test", False, None, "someone@else.test", 100
-)
+SENDER = Sender("mx", "192.0.2.7", "client.test", False, None, "someone@else.test", 100)
 HEADER = (
     b"Return-Path: <someone@else.test>\r\nReceived: from client.test\r\n"
     b"From: someone@else.test\r\nSubject: one\r\n\r\n"

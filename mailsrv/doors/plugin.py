@@ -4,6 +4,7 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import (
     Callable,
     Container,
@@ -11,6 +12,7 @@ from collections.abc import (
     Iterator,
     Mapping,
     Sequence,
+    Set,
 )
 from dataclasses import dataclass
 from importlib import import_module
@@ -97,14 +99,17 @@ class Found:
 
     makers: Mapping[str, IPluginMaker]
     broken: Mapping[str, str]  # module -> what is wrong with it
+    twice: Set[str]  # names that more than one plugin has
 
 
 def find() -> Found:
     """Look through the installed plugins. Blocking."""
     package = import_module(PACKAGE)
     broken = dict(_broken(package.__path__))
-    makers = {maker.name: maker for maker in getPlugins(IPluginMaker, package)}
-    return Found(dict(sorted(makers.items())), broken)
+    makers = sorted(getPlugins(IPluginMaker, package), key=lambda maker: maker.name)
+    names = Counter(maker.name for maker in makers)
+    twice = {name for name, count in names.items() if count > 1}
+    return Found({maker.name: maker for maker in makers}, broken, twice)
 
 
 def _broken(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -128,6 +133,9 @@ def problems(settings: Settings, reactor: IReactorTime) -> list[Problem]:
             wrong.append(Problem(f"{key}.name", f'"{plugin.name}" is there already'))
         elif plugin.name not in found.makers:
             wrong.append(_unknown(f"{key}.name", plugin.name, found))
+        elif plugin.name in found.twice:
+            told = f'"{plugin.name}" is the name of two installed plugins'
+            wrong.append(Problem(f"{key}.name", told, "one of their packages alone"))
         else:
             wrong += _unfit(
                 key,

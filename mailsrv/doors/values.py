@@ -26,7 +26,7 @@ class Connection:
 class Sender:
     """A MAIL command, and who gave it."""
 
-    service: str
+    service: str  # "mx", "submission" or "lmtp"
     peer: str
     client_name: str  # as EHLO, HELO or LHLO gave it; nobody has checked it
     tls: bool

@@ -142,7 +142,7 @@ class Transaction:
 
     @property
     def _sender(self) -> Sender:
-        """The sender, as policies are shown it."""
+        """The sender, as policies are shown it; the account may be disabled by now."""
         client, mail = self._client, self.mail
         return Sender(
             self._site.service,

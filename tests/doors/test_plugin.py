@@ -139,6 +139,11 @@ class ProblemsTests(InstalledCase):
         (problem,) = problems(self.settings(*twice), Clock())
         self.assertEqual(problem.key, "plugin[2].name")
 
+    def test_a_name_that_two_have(self) -> None:
+        self.install("acme_other", GOOD.replace("acme-good", "networks"))
+        told = self.problem(PluginSettings(name="networks"))
+        self.assertIn('"networks" is the name of two installed plugins', told)
+
     def test_a_service_that_is_none(self) -> None:
         told = self.problem(PluginSettings(name="acme-good"), service="acme-good")
         self.assertIn("plugin[1].name: acme-good serves no port", told)
