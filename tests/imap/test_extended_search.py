@@ -59,6 +59,11 @@ class ExtendedSearchTests(ReadingCase):
             reader.send(b"5 SEARCH MODSEQ %d" % four),
             b"* SEARCH 4 (MODSEQ %d)\r\n5 OK SEARCH completed\r\n" % four,
         )
+        self.assertEqual(
+            reader.send(b"6 SEARCH RETURN (ALL COUNT) MODSEQ %d" % two),
+            b'* ESEARCH (TAG "6") COUNT 2 ALL 2,4 MODSEQ %d\r\n'
+            b"6 OK SEARCH completed\r\n" % four,
+        )
 
     def test_imap4rev2_always_gets_esearch(self) -> None:
         reader = self.reader()

@@ -134,9 +134,6 @@ async def write_extended(
         words.append(b"MAX %d" % _number(found[-1], by_uid=by_uid))
     if Return.COUNT in returns:
         words.append(b"COUNT %d" % len(found))
-    if found and program.has_mod_seq:  # RFC 4731 section 3.2
-        highest = max(match.mod_seq for match in _returned(returns, found))
-        words.append(b"MODSEQ %d" % highest)
     session.write(b" ".join(words))
     if Return.ALL in returns:
         for start in range(0, len(found), NUMBERS):
@@ -144,6 +141,9 @@ async def write_extended(
             numbers = (_number(match, by_uid=by_uid) for match in some)
             separator = b"," if start else b" ALL "
             await session.write_some(separator + format.uid_set(numbers))
+    if found and program.has_mod_seq:  # RFC 4731 section 3.2
+        highest = max(match.mod_seq for match in _returned(returns, found))
+        session.write(b" MODSEQ %d" % highest)
     session.write(b"\r\n")
 
 
