@@ -223,7 +223,8 @@ class Connection:
     def write(self, data: bytes) -> None:
         """Write a small answer, without anything of a message's content."""
         if self.services.log_wire:
-            self.trace("S: " + data.decode("ascii", "backslashreplace"))
+            for line in data.removesuffix(b"\r\n").split(b"\r\n"):
+                self.trace("S: " + line.decode("ascii", "backslashreplace"))
         self._send(data)
 
     async def write_some(self, data: bytes) -> None:
@@ -298,12 +299,12 @@ class Connection:
     def reply(self, tag: bytes, status: bytes, words: str, code: bytes = b"") -> None:
         """Write a status response; `code` without its brackets."""
         bracketed = b"[%b] " % code if code else b""
-        line = b"%b %b%b\r\n" % (status, bracketed, format.text(words))
+        line = b"%b %b%b" % (status, bracketed, format.text(words))
         if self.services.log_wire:
             # Before the log-in a "tag" can be a password that came too early.
             shown = tag if self.engine.authenticated else b"-"
             self.trace("S: " + (shown + b" " + line).decode("ascii"))
-        self._send(b"%b %b" % (tag, line))
+        self._send(b"%b %b\r\n" % (tag, line))
 
     # The end
 

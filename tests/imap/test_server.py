@@ -355,7 +355,7 @@ class WireLogTests(ImapCase):
             "C: 1 LOGIN ...",
             "S: 1 OK [CAPABILITY",
             "C: 2 SELECT {5+}\r\nINBOX",
-            "* 0 EXISTS\r\n",
+            "S: * 0 EXISTS | S: * 0 RECENT",
             "S: 2 OK [READ-WRITE]",
             "C: an unknown command",
         ):
