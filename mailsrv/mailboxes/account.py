@@ -157,10 +157,14 @@ class AccountMailboxes:
     async def unsubscribe(self, name: str) -> None:
         await self.write(lambda store: store.unsubscribe(name))
 
-    async def status(self, name: str) -> MailboxStatus:
+    async def status(self, name: str, *, exact: bool = False) -> MailboxStatus:
+        """Answer STATUS; with `exact`, its octets are counted and not guessed."""
         view = self._views.get(canonical(name))
         claimed = view.messages.recent_from if view is not None else 0
-        return await self.write(lambda store: store.status(name, claimed))
+        status = await self.write(lambda store: store.status(name, claimed))
+        if exact and await self.read_sliced(lambda store: store.settle_sizes(name)):
+            status = await self.write(lambda store: store.status(name, claimed))
+        return status
 
     async def junk(self) -> str:
         """Return the name of the mailbox for junk; it is made if there is none."""

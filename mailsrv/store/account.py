@@ -517,6 +517,18 @@ class AccountStore:
                     content.measure(writing, directory, guessed)
             return reading.uidls(connection, box, make)
 
+    def settle_sizes(self, name: str) -> Generator[None, None, bool]:
+        """Make RFC822.SIZE of all messages exact; return whether any was not."""
+        with self._read(name) as (connection, box):
+            guessed = content.guessed(connection, box.id)
+        directory = names.directory(self._root, name)
+        for first in range(0, len(guessed), content.MEASURED_MESSAGES):
+            some = guessed[first : first + content.MEASURED_MESSAGES]
+            with self._connections.use(self._index, "write") as writing:
+                content.measure(writing, directory, some)
+            yield
+        return bool(guessed)
+
     # Searching text: from any thread.
 
     def search_text(

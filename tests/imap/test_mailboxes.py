@@ -111,6 +111,14 @@ class MailboxesTests(ImapCase):
         sizes = re.findall(r"SIZE (\d+)", " ".join(self.ok("FETCH 1:* RFC822.SIZE")))
         self.assertEqual(line, f"STATUS INBOX (SIZE {sum(map(int, sizes))} DELETED 0)")
 
+    def test_the_size_of_what_another_program_brought(self) -> None:
+        new = self.office.root / "anna@example.test" / "Maildir" / "new"
+        self.ok("STATUS INBOX (SIZE)")  # makes the folders
+        for number in range(30):  # without a size in the name, with LF in the file
+            (new / f"1700000000.M{number}.host").write_bytes(b"A: b\n\nc\n")
+        [line] = self.ok("STATUS INBOX (SIZE)")
+        self.assertEqual(line, f"STATUS INBOX (SIZE {30 * len('A: b..--c..')})")
+
     def test_status_items_of_disabled_extensions(self) -> None:
         settings = ImapSettings(
             disabled_extensions=["STATUS=SIZE", "APPENDLIMIT", "LIST-STATUS"]

@@ -5,7 +5,7 @@ Also RFC 6154 (CREATE with a special use), RFC 8438 (STATUS=SIZE) and RFC 8474
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -233,9 +233,12 @@ def _check_status_items(session: Session, items: Sequence[bytes]) -> None:
 
 
 async def _status_response(
-    session: Session, name: str, items: Iterable[bytes]
+    session: Session, name: str, items: Sequence[bytes]
 ) -> bytes:
-    found: MailboxStatus = await session.account_mailboxes.status(name)
+    # RFC 8438 section 3: SIZE may not be under the sum of what FETCH tells.
+    found: MailboxStatus = await session.account_mailboxes.status(
+        name, exact=b"SIZE" in items
+    )
     values = {item: write(found) for item, write in STATUS_ITEMS.items()}
     # RFC 7889 section 3.1
     values[b"APPENDLIMIT"] = b"%d" % session.settings.max_append_octets
