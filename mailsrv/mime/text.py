@@ -4,15 +4,15 @@ Reads text parts and the headers of messages in messages; what is attached in ot
 types is passed over, unread. Bounded by named limits.
 """
 
-import binascii
 import re
 from collections.abc import Callable, Iterator
 from html import unescape
 
 from mailsrv.mime import charset
-from mailsrv.mime.header import MAX_HEADER, decode, fields, finder, from_base64, unfold
+from mailsrv.mime.header import MAX_HEADER, decode, fields, finder, unfold
 from mailsrv.mime.parameters import Parameters, content_type, token
 from mailsrv.mime.structure import Part
+from mailsrv.mime.transfer import decoded
 
 MAX_PART = 1024 * 1024  # octets of a text part that are looked at
 MAX_TEXT = 16 * 1024 * 1024  # octets of all text parts of a message
@@ -99,16 +99,8 @@ def decoded_text(
 ) -> str:
     """Return the text of a text part of which the header is known."""
     name = dict(parameters).get(b"charset", b"").decode("ascii", "replace")
-    text = charset.decode(_decoded(body, encoding), name)
+    text = charset.decode(decoded(body, encoding or b"7bit"), name)
     return _shown(text) if subtype == b"html" else text
-
-
-def _decoded(body: bytes, encoding: bytes | None) -> bytes:
-    if encoding == b"base64":
-        return from_base64(body)
-    if encoding == b"quoted-printable":
-        return binascii.a2b_qp(body)
-    return body
 
 
 def _shown(html: str) -> str:

@@ -13,6 +13,7 @@ from mailsrv.mime.parameters import token
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _JUNK = bytes(set(range(256)) - set(_BASE64))
 MAX_BLANKS = 1000  # in a row that are held back; lines have 76 octets
+_BLANK_ENDS = (b" \n", b" \r\n", b"\t\n", b"\t\r\n")
 _TRAILING = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n)")
 _find = finder((b"content-transfer-encoding",))
 
@@ -81,7 +82,9 @@ class _QuotedPrintable:
 
     def _decoded(self, octets: bytes) -> bytes:
         # RFC 2045 section 6.7: blanks at the end of a line are none of its own.
-        return binascii.a2b_qp(_TRAILING.sub(b"", octets))
+        if any(end in octets for end in _BLANK_ENDS):
+            octets = _TRAILING.sub(b"", octets)
+        return binascii.a2b_qp(octets)
 
 
 _DECODERS: dict[bytes, type[_Identity | _Base64 | _QuotedPrintable]] = {
@@ -101,6 +104,12 @@ def encoding(header: bytes) -> bytes:
 
 def is_identity(name: bytes) -> bool:
     return _DECODERS.get(name) is _Identity
+
+
+def decoded(body: bytes, name: bytes) -> bytes:
+    """Return a whole body decoded; as it is, if its encoding is not known."""
+    found = decoder(name)
+    return found.feed(body) + found.end() if found is not None else body
 
 
 def decoder(name: bytes) -> Decoder | None:
