@@ -167,6 +167,7 @@ def _pop3_farewell(decision: Reject | Defer) -> bytes:
 _FAREWELLS: Mapping[str, Callable[[Reject | Defer], bytes]] = {
     "smtp": _smtp_farewell,
     "submission": _smtp_farewell,
+    "lmtp": _smtp_farewell,
     "imap": lambda decision: f"* BYE {decision.text}\r\n".encode(),
     "pop3": _pop3_farewell,
 }

@@ -168,6 +168,7 @@ class PolicyTests(TestCase):
         for service, decision, told in (
             ("smtp", Reject("no"), b"554 5.7.1 no\r\n"),
             ("submission", Defer("busy"), b"421 4.7.1 busy\r\n"),
+            ("lmtp", Reject("no"), b"554 5.7.1 no\r\n"),
             ("imap", Reject("no"), b"* BYE no\r\n"),
             ("pop3", Reject("no"), b"-ERR [SYS/PERM] no\r\n"),
             ("pop3", Defer("busy"), b"-ERR [SYS/TEMP] busy\r\n"),
