@@ -4,10 +4,10 @@ from mailsrv.mime.nstring import nstring, string
 from mailsrv.mime.parameters import Parameters
 from mailsrv.mime.structure import Part
 
-# A multipart needs a part on the wire even if the message has none.
 _PLACEMENT_FIELDS = (b"content-disposition", b"content-language", b"content-location")
-
-_NO_PART = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0)'
+# A multipart needs a part on the wire even if the message has none.
+_NO_PART = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0'
+_NO_EXTENSION = b" NIL NIL NIL NIL"
 
 
 def body_and_bodystructure(root: Part) -> tuple[bytes, bytes]:
@@ -21,12 +21,17 @@ def body_and_bodystructure(root: Part) -> tuple[bytes, bytes]:
             begin, end, extension = _one(part)
             waiting.append((end + b")", end + extension + b")"))
             waiting.extend(reversed(part.parts))
-            if part.is_multipart and not part.parts:
-                begin += _NO_PART
-            part = begin, begin
+            part = _begins(part, begin)
         body.append(part[0])
         bodystructure.append(part[1])
     return b"".join(body), b"".join(bodystructure)
+
+
+def _begins(part: Part, begin: bytes) -> tuple[bytes, bytes]:
+    if part.is_multipart and not part.parts:
+        begin += _NO_PART
+        return begin + b")", begin + _NO_EXTENSION + b")"
+    return begin, begin
 
 
 def _one(part: Part) -> tuple[bytes, bytes, bytes]:
