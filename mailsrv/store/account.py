@@ -111,6 +111,7 @@ class AccountStore:
         self._names = UniqueNames(host, now)
         self._told: dict[str, _Told] = {}
         self._recovered = False
+        self._used: dict[bytes, int] = {}  # sets of header fields: day last noted
 
     # Mailboxes.
 
@@ -476,11 +477,21 @@ class AccountStore:
         with self._read(name) as (connection, box):
             found = content.kept_fields(connection, box.id, uids, key)
         missing = [uid for uid in uids if uid not in found]
+        day = int(self._now() // 86400)
+        if not missing and self._used.get(key) != day:
+            with (
+                suppress(sqlite3.OperationalError),  # a full disk: it can be read
+                self._connections.use(self._index, "write") as connection,
+            ):
+                content.mark_used(connection, key, day)
+            if len(self._used) > content.MAX_HEADER_KEYS:
+                self._used.clear()
+            self._used[key] = day
         if missing:
             directory = names.directory(self._root, name)
             with self._connections.use(self._index, "write") as connection:
                 found |= content.make_fields(
-                    connection, directory, box.id, missing, key
+                    connection, directory, box.id, missing, key, day
                 )
         return found
 

@@ -23,6 +23,8 @@ from mailsrv.store.values import MessageGone
 BATCH_MESSAGES = 50  # in one transaction
 MEASURED_MESSAGES = 200
 BATCH_OCTETS = 4 * 1024 * 1024  # of files read for one transaction
+BATCH_FIELDS = 1000  # deleted in one transaction
+UNUSED_DAYS = 7  # after which a set of header fields makes room for another
 MAX_HEADER_KEYS = 8  # sets of fields that are kept: some kinds of client each
 _WHOLE_OCTETS = 1024 * 1024  # a larger file is read piece by piece
 _PIECE_OCTETS = 256 * 1024
@@ -281,6 +283,56 @@ def guessed(connection: sqlite3.Connection, mailbox: int) -> list[Unfilled]:
     ]
 
 
+def mark_used(connection: sqlite3.Connection, key: bytes, day: int) -> None:
+    """Note that a set of header fields was asked for on this day."""
+    with unsynced(connection):
+        connection.execute(
+            "UPDATE header_key SET used_day = ? WHERE key = ?", (day, key)
+        )
+
+
+def _admit(connection: sqlite3.Connection, key: bytes, day: int) -> None:
+    """Keep a set of header fields from now on, if there is room for it.
+
+    The one that was not asked for in the longest time makes room, after a week:
+    a client that asks for ever other sets must not drive out those of all others.
+    """
+    with unsynced(connection):
+        (known,) = connection.execute(
+            "SELECT count(*) FROM header_key WHERE key = ?", (key,)
+        ).fetchone()
+        keys, last = connection.execute(
+            "SELECT count(*), coalesce(max(id), 0) FROM header_key"
+        ).fetchone()
+        if known or last >= HEADER_KEYS - 1:
+            return
+        gone = None
+        if keys >= MAX_HEADER_KEYS:
+            gone = connection.execute(
+                "DELETE FROM header_key WHERE id = (SELECT id FROM header_key"
+                " WHERE used_day < ? ORDER BY used_day LIMIT 1) RETURNING id",
+                (day - UNUSED_DAYS,),
+            ).fetchone()
+        if keys < MAX_HEADER_KEYS or gone:
+            connection.execute(
+                "INSERT INTO header_key (key, used_day) VALUES (?, ?)", (key, day)
+            )
+    if gone:
+        _drop_fields(connection, gone[0])
+
+
+def _drop_fields(connection: sqlite3.Connection, key: int) -> None:
+    """Delete the fields of a set, in short transactions."""
+    ids = connection.execute(
+        "SELECT id FROM header_fields WHERE id % ? = ?", (HEADER_KEYS, key)
+    ).fetchall()
+    for at in range(0, len(ids), BATCH_FIELDS):
+        with unsynced(connection):
+            connection.executemany(
+                "DELETE FROM header_fields WHERE id = ?", ids[at : at + BATCH_FIELDS]
+            )
+
+
 def kept_fields(
     connection: sqlite3.Connection, mailbox: int, uids: Sequence[int], key: bytes
 ) -> dict[int, bytes]:
@@ -309,18 +361,14 @@ def make_fields(
     mailbox: int,
     uids: Sequence[int],
     key: bytes,
+    day: int,
 ) -> dict[int, bytes]:
     """Return a set of header fields that is not kept; keep it from now on.
 
-    Unless `MAX_HEADER_KEYS` sets are kept already. A message whose file is not
-    found is left out.
+    Unless `MAX_HEADER_KEYS` sets are kept, and all of them in use. A message whose
+    file is not found is left out. `day` is today, counted from 1970-01-01.
     """
-    with unsynced(connection):
-        connection.execute(
-            "INSERT OR IGNORE INTO header_key (key) SELECT ?"
-            " WHERE (SELECT count(*) FROM header_key) < ?",
-            (key, MAX_HEADER_KEYS),
-        )
+    _admit(connection, key, day)
     fill(connection, directory, unfilled(connection, mailbox, uids))
     found = kept_fields(connection, mailbox, uids, key)
     number = dict((k, n) for n, k in header_keys(connection)).get(key)

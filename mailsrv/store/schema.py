@@ -20,7 +20,7 @@ class Schema:
 
 
 PAGE_CACHE_KIB = 256  # for each connection
-HEADER_KEYS = 16  # more than sets of header fields are kept; key begins at 1
+HEADER_KEYS = 1024  # sets of header fields in an index's life; key begins at 1
 WAL_OCTETS = 4 * 1024 * 1024  # between two checkpoints
 
 # `mailbox`: one row for each mailbox that was opened since the index exists.
@@ -46,7 +46,8 @@ WAL_OCTETS = 4 * 1024 * 1024  # between two checkpoints
 # `header_key`: the sets of header fields that clients ask for, most of all one for
 # each kind of client. `header_fields`: those fields of a message, ready for the wire;
 # id is content * HEADER_KEYS + key, since rows of such size are read twice as fast in
-# a table with rowid as without.
+# a table with rowid as without. No key's number is given out again: somebody may just
+# be writing fields of a set that has made room for another.
 #
 # Content numbers are never given out twice, not even if the index is lost or an older
 # one comes back: search.sqlite knows messages by them.
@@ -139,7 +140,11 @@ CREATE TABLE sort_key (
 );
 CREATE TABLE next_content (id INTEGER NOT NULL);
 INSERT INTO next_content VALUES (1);
-CREATE TABLE header_key (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE);
+CREATE TABLE header_key (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key BLOB NOT NULL UNIQUE,
+    used_day INTEGER NOT NULL
+);
 CREATE TABLE header_fields (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE intent (
     source TEXT NOT NULL,
@@ -180,6 +185,6 @@ def _unicode_version() -> int:
     return major * 10_000 + minor * 100 + update
 
 
-INDEX = Schema(6, _INDEX, 4096, "FULL")
+INDEX = Schema(7, _INDEX, 4096, "FULL")
 # Large pages: most texts are in one, and a long search reads half as long.
 TEXTS = Schema(10_000_000 + _unicode_version(), _TEXTS, 16384, "NORMAL")

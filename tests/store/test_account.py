@@ -1,11 +1,15 @@
 """AccountStore: opening, deliveries, flags, expunges, copies, moves, mailboxes."""
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.store.content import header_key
+from mailsrv.store.account import AccountStore
+from mailsrv.store.content import MAX_HEADER_KEYS, UNUSED_DAYS, header_key
+from mailsrv.store.schema import HEADER_KEYS
 from mailsrv.store.values import (
     DELETED,
     FLAGGED,
@@ -103,6 +107,46 @@ class DeliveryTests(AccountTestCase):
         for n in range(20):
             key = header_key([b"subject", b"x-%d" % n])
             self.assertIn(uid, self.store.header_fields("INBOX", [uid], key))
+
+    def test_unused_kinds_of_header_fields_make_room(self) -> None:
+        uid = self.office.receive()
+        day = [20_000.0]
+        store = AccountStore(
+            self.office.root,
+            connections=self.office.connections,
+            quota_octets=None,
+            now=lambda: day[0] * 86400,
+        )
+
+        def ask(n: int) -> None:
+            key = header_key([b"subject", b"x-%d" % n])
+            fields = store.header_fields("INBOX", [uid], key)
+            self.assertEqual(
+                fields[uid], b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\n"
+            )
+
+        def kept() -> list[int]:
+            with closing(sqlite3.connect(self.office.root / "index.sqlite")) as index:
+                keys = index.execute("SELECT key, id FROM header_key").fetchall()
+                fields = index.execute("SELECT id FROM header_fields").fetchall()
+            self.assertEqual(
+                {number % HEADER_KEYS for (number,) in fields},
+                {number for _, number in keys},
+            )
+            return sorted(int(key.rpartition(b"-")[2]) for key, _ in keys)
+
+        for n in range(MAX_HEADER_KEYS + 1):
+            ask(n)
+        self.assertEqual(kept(), list(range(MAX_HEADER_KEYS)))
+        day[0] += UNUSED_DAYS
+        for n in range(1, MAX_HEADER_KEYS):
+            ask(n)
+        ask(50)
+        self.assertEqual(kept(), list(range(MAX_HEADER_KEYS)))
+        day[0] += 1
+        ask(51)
+        ask(52)
+        self.assertEqual(kept(), [*range(1, MAX_HEADER_KEYS), 51])
 
     def test_uids_survive_the_deletion_of_the_index(self) -> None:
         for _ in range(3):
