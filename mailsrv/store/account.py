@@ -565,6 +565,8 @@ class AccountStore:
         with self._connections.use(self._index, "read") as connection:
             there = reading.contents_after(connection, after, _TEXT_PAGE)
         places = {content: (name, uid) for content, name, uid in there}
+        if after == 0:
+            self._texts.begin(there[0][0] if there else None)
         last = there[-1][0] if len(there) == _TEXT_PAGE else None
         missing, stale = self._texts.compare(places, after, last)
         self._texts.drop(stale[:_TEXT_MESSAGES])

@@ -21,7 +21,7 @@ from pathlib import Path
 from mailsrv.mime.charset import fold
 from mailsrv.mime.structure import Part
 from mailsrv.mime.text import WINDOW, Read, body_texts, header_texts
-from mailsrv.store.index import Connections, transaction
+from mailsrv.store.index import Connections, discard, transaction
 from mailsrv.store.schema import TEXTS
 from mailsrv.store.values import UID
 
@@ -154,6 +154,19 @@ class TextIndex:
         return hits
 
     # Filling.
+
+    def begin(self, first: int | None) -> None:
+        """Remove the file if all its texts are of an index that was lost.
+
+        `first` is the lowest content number there is, None: there is none. A new
+        index begins above all the old one gave out, and to take out text by text
+        would leave the file twice as large.
+        """
+        with self._connections.use(self._path, "read", TEXTS) as connection:
+            (last,) = connection.execute("SELECT max(content) FROM document").fetchone()
+        if last is not None and (first is None or last < first):
+            self.close()
+            discard(self._path)
 
     def compare(
         self, contents: Collection[int], after: int, last: int | None
