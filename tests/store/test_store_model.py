@@ -231,6 +231,7 @@ class StoreMachine(RuleBasedStateMachine):
         # Without it the line in the uidlist counts: the same message and UID again.
         for mailbox in MAILBOXES:
             self.settle(mailbox)
+        self.aside.clear()  # what is put back later would be such a file
         for suffix in ("", "-wal", "-shm"):
             path = f"{self.office.root}/index.sqlite{suffix}"
             if os.path.exists(path):
