@@ -67,7 +67,8 @@ class NeomuttTests(ReaderCase):
             f'set header_cache="{self.folder}/headers"\n'
             f'set message_cachedir="{self.folder}/bodies"\n'
             "set imap_check_subscribed=yes\nset sleep_time=0\nset confirmappend=no\n"
-            "set abort_unmodified=no\nset delete=yes\nset move=no\nset quit=yes\nset wait_key=no\n"
+            "set abort_unmodified=no\nset delete=yes\nset move=no\nset quit=yes\n"
+            "set wait_key=no\n"
             'set status_format="-- %f %m messages --"\n'
         )
         return rules
