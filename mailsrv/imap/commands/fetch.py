@@ -27,7 +27,7 @@ log = Logger()
 
 # Messages of one job: more at once while the index has all that is asked, since a
 # job costs as much as some ten rows; few again when files are read.
-BATCH, MAX_BATCH = 64, 512
+BATCH, MAX_BATCH = 64, 256
 SHORT_S = 0.01
 LINES = 1000  # responses of flags alone that are written at once
 _TEMPLATES: dict[Item, bytes] = {
