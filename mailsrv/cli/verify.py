@@ -1,6 +1,5 @@
 """``mailsrv verify``: hold the mail on disk against what is known of it."""
 
-import sqlite3
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,7 +13,7 @@ from mailsrv.cli.config import config_option
 from mailsrv.cli.editing import opened
 from mailsrv.settings import Settings
 from mailsrv.store.index import Connections
-from mailsrv.store.values import LockHeld
+from mailsrv.store.values import IndexUnavailable, LockHeld
 from mailsrv.store.verify import Verifier
 
 T = TypeVar("T")
@@ -74,5 +73,5 @@ def patiently(call: Callable[[], T]) -> T:
             if time.monotonic() > until:
                 raise click.ClickException("a mailbox stays locked") from held
             time.sleep(held.retry_s)
-        except sqlite3.OperationalError as error:
+        except IndexUnavailable as error:
             raise click.ClickException(f"cannot use the index: {error}") from error

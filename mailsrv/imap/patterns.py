@@ -18,8 +18,7 @@ class Pattern:
     def __init__(self, text: str) -> None:
         # Of wildcards in a row one says it all: no position follows two of them.
         text = _WILDCARDS.sub(lambda run: "*" if "*" in run[0] else "%", text)
-        first, separator, rest = text.partition(SEPARATOR)
-        text = canonical(first) + separator + rest
+        text = canonical(text)
         self._literals: dict[str, int] = {}
         self._anything = 0  # positions of "*"
         self._level = 0  # positions of "%"

@@ -1,5 +1,6 @@
 """IMAP over Twisted: connections, and the commands of a session one after another."""
 
+import errno
 import secrets
 from typing import Any
 
@@ -37,6 +38,7 @@ from mailsrv.mailboxes.store import MailStore
 from mailsrv.settings import ImapSettings, TlsSettings
 from mailsrv.store.values import (
     DeliveryFailed,
+    IndexUnavailable,
     InvalidName,
     LockHeld,
     MailboxExists,
@@ -49,6 +51,8 @@ from mailsrv.store.values import (
 from mailsrv.tls.contexts import TlsContexts
 
 log = Logger()
+
+_DISK = frozenset((errno.EROFS, errno.ENOSPC, errno.EDQUOT))
 
 MAX_BAD = 20  # commands in a row answered BAD
 COMMANDS_IN_A_TURN = 20  # pipelined ones run before others get the reactor
@@ -65,7 +69,7 @@ _CODES: dict[type[StoreError], tuple[bytes, str]] = {
     OverQuota: (b"OVERQUOTA", "The quota is used up"),
     TooManyKeywords: (b"LIMIT", "The mailbox has too many keywords"),
     DeliveryFailed: (b"UNAVAILABLE", "The message cannot be stored now"),
-    LockHeld: (b"UNAVAILABLE", "The mailbox is in use, try again"),
+    LockHeld: (b"INUSE", "The mailbox is in use, try again"),
 }
 
 
@@ -221,11 +225,16 @@ async def _outcome(
         return b"NO", error.text, error.code
     except StoreError as error:
         code, text = _CODES.get(type(error), (b"UNAVAILABLE", "Try again later"))
-        if code == b"UNAVAILABLE":
+        if isinstance(error, IndexUnavailable):
+            _log_disk(session, command, error)
+        elif code == b"UNAVAILABLE":
             _log_failure(session, command)
         return b"NO", text or str(error), code
-    except OSError:
-        _log_failure(session, command)
+    except OSError as error:
+        if error.errno in _DISK:
+            _log_disk(session, command, error)
+        else:
+            _log_failure(session, command)
         return b"NO", "Try again later", b"UNAVAILABLE"
     except Disconnected:
         raise
@@ -233,6 +242,18 @@ async def _outcome(
         _log_failure(session, command)
         return b"NO", "Internal error", b"SERVERBUG"
     return b"OK", command.name.decode("ascii") + " completed", code
+
+
+def _log_disk(session: Session, command: Command, error: OSError | StoreError) -> None:
+    """Say in one line what needs no traceback; it will be said often."""
+    log.error(
+        "{command} failed: {reason}",
+        session=session.id,
+        peer=session.peer,
+        user=session.user,
+        command=command.name.decode("ascii"),
+        reason=error.strerror if isinstance(error, OSError) else str(error),
+    )
 
 
 def _log_failure(session: Session, command: Command) -> None:

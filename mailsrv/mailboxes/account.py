@@ -235,8 +235,7 @@ class AccountMailboxes:
         """
         name = canonical(name)
         await self.prepare()
-        there = (directory(self._maildir, name) / "cur").is_dir
-        if not await self._around.threads.read.run(there):
+        if not await self._is_there(name):
             raise NoSuchMailbox("no such mailbox")
         mask, keywords = split_flags(flags)
         target = Target(self.folder, name, None, mask, keywords, internal_date)
@@ -252,7 +251,7 @@ class AccountMailboxes:
         """Make messages durable and give them UIDs, in their order.
 
         All or none: the first `DeliveryFailed` takes back the others (RFC 3502
-        section 6.3.11).
+        section 6.3.11). Raises `NoSuchMailbox` if it was deleted meanwhile.
         """
         name = canonical(name)
         delivered: list[Delivered] = []
@@ -260,10 +259,12 @@ class AccountMailboxes:
             for message in messages:
                 delivered += await message.commit()
             appended = await self._take_in(name, delivered)
-        except Exception:
+        except Exception as error:
             # The client will try again: what it was not told of must not stay.
             undo = self._around.courier.delivery.undo
             await self._around.threads.sync.run(lambda: undo(delivered))
+            if not await self._is_there(name):
+                raise NoSuchMailbox("no such mailbox") from error
             raise
         if len(appended.uids) < len(messages):
             # Stored, but another program has taken a file away: no UIDs to tell.
@@ -272,6 +273,10 @@ class AccountMailboxes:
             if keywords := message.targets[0].keywords:
                 await self._add_keywords(name, uid, keywords)
         return appended
+
+    async def _is_there(self, name: str) -> bool:
+        there = (directory(self._maildir, name) / "cur").is_dir
+        return await self._around.threads.read.run(there)
 
     async def _add_keywords(self, name: str, uid: UID, keywords: Sequence[str]) -> None:
         add = partial(

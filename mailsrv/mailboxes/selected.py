@@ -154,6 +154,11 @@ class Selected:
         """Return the flag mask; None for a message not known."""
         return self._tracker.flags(uid)
 
+    def has_gone(self, uids: Iterable[int]) -> bool:
+        """Tell whether one of `uids`, all announced, is expunged and not yet told."""
+        there = self._view.messages.index
+        return self._tracker.holds_expunges and any(there(u) is None for u in uids)
+
     def is_recent(self, uid: int) -> bool:
         """Tell whether to add \\Recent to the message's flags."""
         return self._tracker.is_recent(uid)
@@ -315,11 +320,16 @@ class Selected:
             )
         return deleted
 
-    async def copy(self, uids: Sequence[int], target: str) -> Copied:
-        """COPY: all or nothing. Raises `NoSuchMailbox` ([TRYCREATE])."""
+    async def copy(
+        self, uids: Sequence[int], target: str, *, whole: bool = False
+    ) -> Copied:
+        """COPY: all that are left, or nothing. Raises `NoSuchMailbox` ([TRYCREATE]).
+
+        `whole`: if one is gone, nothing; raises `MessageGone`.
+        """
         target = canonical(target)
         return await self._mailboxes.write(
-            lambda store: store.copy(self.name, _uids(uids), target),
+            lambda store: store.copy(self.name, _uids(uids), target, whole=whole),
             lambda copied: [copied.target],
         )
 

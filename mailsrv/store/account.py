@@ -323,14 +323,19 @@ class AccountStore:
                 with transaction(folder.connection):
                     forget(folder.connection, box.id, uids)
 
-    def copy(self, source: str, uids: Sequence[int], target: str) -> Copied:
-        """Copy messages, all of them or on an error none. Raises OverQuota."""
+    def copy(
+        self, source: str, uids: Sequence[int], target: str, *, whole: bool = False
+    ) -> Copied:
+        """Copy messages, on an error none. Raises OverQuota.
+
+        `whole`: it is an error, MessageGone, if one of them is gone.
+        """
         with self._open(source) as folder:
             to = self._also(folder, target)
             self._before(folder, needed=True)
             self._check_room(folder, uids)
             told = self._before(to, needed=True)
-            done = transfer.copy(folder, to, self._names, uids)
+            done = transfer.copy(folder, to, self._names, uids, whole=whole)
             changes = self._changes(to, told)
         return Copied(
             changes.uid_validity,

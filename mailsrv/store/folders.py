@@ -7,7 +7,7 @@ but cannot be selected (RFC 5258 section 3 \\NonExistent).
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mailsrv.store import maildir, names
@@ -45,7 +45,7 @@ def list_mailboxes(root: Path, mailbox_ids: dict[str, str]) -> list[MailboxInfo]
     """
     existing = names.mailboxes(root)
     attributes = AttributesFile(root).all()
-    subscribed = Subscriptions(root).names()
+    subscribed = list(map(names.canonical, Subscriptions(root).names()))
     parents: dict[str, None] = {}
     for name in existing:
         levels = name.split(SEPARATOR)
@@ -151,6 +151,7 @@ def ensure_defaults(root: Path) -> None:
     Once for each account: a folder that its user deletes stays deleted. In a
     Maildir that comes from another server, folders get their uses by their names.
     """
+    _spell_inbox(root)
     if os.path.exists(root / ATTRIBUTES):
         return
     if not maildir.is_maildir(root):
@@ -164,3 +165,15 @@ def ensure_defaults(root: Path) -> None:
         uses[name] = Attributes((use,))
     Subscriptions(root).add([INBOX, *uses])
     AttributesFile(root).set(uses)
+
+
+def _spell_inbox(root: Path) -> None:
+    """Let folders below INBOX that another server spelled in its way be reached."""
+    with suppress(FileNotFoundError), os.scandir(root) as entries:
+        for name in [entry.name for entry in entries]:
+            right = f".{INBOX}{name[6:]}"
+            if name[:7].upper() != f".{INBOX}." or name == right:
+                continue
+            if not os.path.lexists(root / right):
+                os.rename(root / name, root / right)
+                sync_folder(root)

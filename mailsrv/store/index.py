@@ -27,7 +27,7 @@ from mailsrv.store.schema import (
     Schema,
 )
 from mailsrv.store.uidlist import Mark
-from mailsrv.store.values import UID, Change, Changes, LockHeld
+from mailsrv.store.values import UID, Change, Changes, IndexUnavailable, LockHeld
 
 Kind = Literal["write", "read"]
 """write: each commit is synced, but for those of `unsynced`. read: no writing."""
@@ -66,8 +66,14 @@ class Connections:
     def use(
         self, path: str, kind: Kind, schema: Schema = INDEX
     ) -> Iterator[sqlite3.Connection]:
-        """Lend a connection to the file at `path`, which is made if need be."""
-        idle = self._take(path, kind) or _open(path, kind, schema)
+        """Lend a connection to the file at `path`, which is made if need be.
+
+        Raises IndexUnavailable for what the disk refuses.
+        """
+        try:
+            idle = self._take(path, kind) or _open(path, kind, schema)
+        except sqlite3.OperationalError as error:
+            raise IndexUnavailable(str(error)) from error
         try:
             yield idle.connection
         except sqlite3.DatabaseError as error:
@@ -76,6 +82,8 @@ class Connections:
                 discard(path, idle.file)  # the next user builds it anew
             if kind == "read" and idle.file != _identity(path):
                 raise LockHeld(AGAIN_S) from error  # deleted under the reader
+            if isinstance(error, sqlite3.OperationalError):
+                raise IndexUnavailable(str(error)) from error
             raise
         except BaseException:
             idle.connection.rollback()

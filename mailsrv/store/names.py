@@ -21,14 +21,19 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def canonical(name: str) -> str:
-    """Return the name as it is kept: INBOX in capitals (RFC 3501 section 5.1)."""
-    return INBOX if name.upper() == INBOX else name
+    """Return the name as it is kept: INBOX in capitals (RFC 3501 section 5.1).
+
+    Also where it is the first level of another name: clients spell both alike.
+    """
+    first, separator, rest = name.partition(SEPARATOR)
+    return INBOX + separator + rest if first.upper() == INBOX else name
 
 
 @lru_cache(1024)
 def directory_name(name: str) -> str:
     """Return the directory below the root ("" for INBOX); raise InvalidName."""
-    if canonical(name) == INBOX:
+    name = canonical(name)
+    if name == INBOX:
         return ""
     if _FORBIDDEN.search(name):
         raise InvalidName("mailbox names hold no control characters")

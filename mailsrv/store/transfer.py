@@ -23,6 +23,7 @@ from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import (
     FIRST_KEYWORD_BIT,
     SYSTEM_MASK,
+    MessageGone,
     TooManyKeywords,
 )
 
@@ -146,9 +147,17 @@ def _load(
 
 
 def copy(
-    source: Folder, target: Folder, names: UniqueNames, uids: Sequence[int]
+    source: Folder,
+    target: Folder,
+    names: UniqueNames,
+    uids: Sequence[int],
+    *,
+    whole: bool,
 ) -> Transferred:
-    """Link messages into the target's cur/; all of them, or on an error none."""
+    """Link messages into the target's cur/; on an error none.
+
+    One that is gone is an error if they shall come as a `whole`.
+    """
     with ExitStack() as stack:
         uidlist = lock_both(stack, source, target)
         transfers, keywords = _load(source, target, names, uids)
@@ -158,6 +167,8 @@ def copy(
             for transfer in transfers:
                 if _link(source, target, finder, transfer):
                     done.append(transfer)
+            if whole and len(done) < len(uids):
+                raise MessageGone("some of the messages are gone")
             if done:
                 sync_folder(target.cur, target.disk)
                 _commit_copies(target, uidlist, done)

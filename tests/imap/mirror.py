@@ -232,13 +232,14 @@ class Mirror:
 
     def _hear_vanished(self, uids: list[int], *, earlier: bool) -> None:
         assert self.kind is not Kind.CONDSTORE
+        if not earlier:
+            assert not self._holds
+            self._number()  # with those that vanish now
         self.copy.drop(uids)
         if earlier:
             assert self._command.startswith((b"SELECT", b"UID FETCH"))
             assert not set(uids) & set(self.numbers), "it is still numbered"
             return
-        assert not self._holds
-        self._number()
         for uid in uids:
             del self.numbers[self._place(uid)]
 
@@ -282,7 +283,9 @@ class Mirror:
 
     def _open(self, mailbox: bytes, known: int) -> Steps:
         self.mailbox = mailbox
-        copy = self.copies.setdefault(mailbox, Copy())
+        copy = self.copies.get(mailbox)
+        if copy is None or not copy.mod_seq:  # cut off before it knew all
+            copy = self.copies[mailbox] = Copy()
         self.synchronised = self._numbered = False
         self._exists = -1
         self.numbers = []

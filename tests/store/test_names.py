@@ -34,6 +34,9 @@ class NamesTests(SynchronousTestCase):
         self.assertEqual(canonical("InBox"), "INBOX")
         self.assertIsNone(mailbox_name(".INBOX"))
         self.assertIsNone(mailbox_name(".inbox"))
+        self.assertEqual(canonical("inbox/Sub"), "INBOX/Sub")
+        self.assertEqual(canonical("inboxes/Sub"), "inboxes/Sub")
+        self.assertEqual(directory_name("Inbox/Sub"), ".INBOX.Sub")
 
     def test_what_is_no_name(self) -> None:
         for name in (
@@ -80,7 +83,7 @@ class NamesTests(SynchronousTestCase):
         if not found:
             self.assertEqual(canonical(name), "INBOX")
             return
-        self.assertEqual(mailbox_name(found), name)
+        self.assertEqual(mailbox_name(found), canonical(name))
         self.assertNotIn("/", found)
         self.assertNotIn("..", found)
         self.assertLessEqual(len(found.encode("ascii")), 255)

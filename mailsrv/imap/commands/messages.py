@@ -205,10 +205,12 @@ async def store(session: Session, arguments: Store, *, by_uid: bool) -> bytes:
         tell_mod_seqs=session.tells_mod_seqs,
         stored=lambda: session.send_news(expunges=False),
     )
-    if not modified:
-        return b""
     numbers = modified if by_uid else [mailbox.seq(uid) for uid in modified]
-    return b"MODIFIED " + format.uid_set(filter(None, numbers))
+    code = b"MODIFIED " + format.uid_set(filter(None, numbers)) if modified else b""
+    if not by_uid and not arguments.silent and mailbox.has_gone(uids):
+        # RFC 2180 section 4.2: the rest was done; RFC 7162 example 11.
+        raise Refused("Some of the messages are gone", code or b"EXPUNGEISSUED")
+    return code
 
 
 # COPY and MOVE
@@ -234,7 +236,8 @@ async def copy(session: Session, arguments: Transfer, *, by_uid: bool) -> bytes:
     if not uids:
         return b""
     try:
-        copied = await session.mailbox.copy(uids, arguments.target)
+        # RFC 2180 section 4.4: by number all of them, or NO and none.
+        copied = await session.mailbox.copy(uids, arguments.target, whole=not by_uid)
     except NoSuchMailbox:
         raise Refused("No such mailbox", b"TRYCREATE") from None
     if not copied.source_uids:
