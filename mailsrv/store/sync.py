@@ -345,29 +345,13 @@ def _give_uids(
         else:
             unlisted.append(arrival)
     unlisted.sort(key=lambda arrival: maildir.arrival_key(arrival.entry.name))
-    if stale := _stale_uids(folder, box, unlisted):
+    # Files that are back under their old names, as Dovecot's MOVE brings them: two
+    # lines for one file would be a fault of the list to Dovecot.
+    bases = {arrival.base for arrival in unlisted}
+    if box is not None and bases and (stale := uidlist.uids_of(bases)):
         uidlist.drop(stale, floor=floor)
     append(folder, uidlist, unlisted, floor)
     arrivals.sort(key=uid_of)
-
-
-def _stale_uids(
-    folder: Folder, box: Box | None, arrivals: Sequence[Arrival]
-) -> set[int]:
-    """Return UIDs that files which are back had before, as Dovecot's MOVE does it.
-
-    Two lines for one file would be a fault of the list to Dovecot.
-    """
-    if box is None or not arrivals:
-        return set()
-    bases = {arrival.base for arrival in arrivals}
-    return {
-        uid
-        for uid, email_id in folder.connection.execute(
-            "SELECT uid, email_id FROM expunged WHERE mailbox = ?", (box.id,)
-        )
-        if email_id in bases
-    }
 
 
 def uid_of(arrival: Arrival) -> int:

@@ -22,7 +22,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from hashlib import blake2b
@@ -40,6 +40,7 @@ MAX_GAP = 2**20
 # What is compared before the mark: the last line, which has a file name and UIDL at
 # most, and some more.
 _TAIL_OCTETS = 1024
+_FEW = 16  # base names to look for
 _RECORD = re.compile(rb"(\d{1,10}) +((?:[A-Z][^ ]* +)*):([^:/]+)(?::[^/]*)?")
 _RECORD_V1 = re.compile(rb"(\d{1,10}) +()([^:/]+)(?::[^/]*)?")
 _MAILBOX_ID = re.compile(r"[0-9a-f]{32}")
@@ -174,6 +175,22 @@ class Uidlist:
         if self.mark is not None:
             uid_next = max(floor, self.mark.uid_next)
             self._rewrite(lambda record: record.uid not in uids, [], uid_next)
+
+    def uids_of(self, bases: Collection[bytes]) -> set[int]:
+        """Return what UIDs the list gives to these base names; it is read whole."""
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return set()
+        # A search for each of a few is quicker than to take the lines apart.
+        if len(bases) <= _FEW and not any(b":%b\n" % b in content for b in bases):
+            return set()
+        lines = (line.rpartition(b":") for line in content.split(b"\n"))
+        return {
+            int(fields.split()[0])
+            for fields, _, base in lines
+            if base in bases and fields[:1].isdigit()
+        }
 
     def write(
         self,
