@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the values that are passed; their modules import this one
         Decision,
         Recipient,
         Sender,
+        TokenRefused,
         Verdict,
     )
 
@@ -197,6 +198,24 @@ class IScramKeys(IUserDatabase):
         """Return the keys of an account as RFC 5803 writes them, None if not known.
 
         ``SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey``, in base64.
+        """
+
+
+class ITokenVerifier(Interface):
+    """Knows whom the bearer tokens of an OAuth server stand for (RFC 6750).
+
+    With one of these OAUTHBEARER and XOAUTH2 are offered.
+    """
+
+    def verify(
+        token: str, login: str
+    ) -> str | TokenRefused | Awaitable[str | TokenRefused]:
+        """Return the address of the account that `token` was given to.
+
+        `login` is what the client claims to be, or empty: do not trust it, the server
+        compares it with the answer. Check that the token is genuine, has not expired
+        and was made for this server; with a wrong or unknown one, return
+        `TokenRefused`, and the next verifier is asked. Never log a token.
         """
 
 

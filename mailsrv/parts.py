@@ -29,6 +29,7 @@ from mailsrv.interfaces import (
     IRecipientResolver,
     IScramKeys,
     ISenderPolicy,
+    ITokenVerifier,
     IUserDatabase,
 )
 from mailsrv.mailboxes.store import MailStore
@@ -66,6 +67,7 @@ class Parts:
             settings=settings.login,
             users=plugins.providers(IUserDatabase),
             key_holders=plugins.providers(IScramKeys),
+            verifiers=plugins.providers(ITokenVerifier),
         )
         self._mail_store = MailStore(
             settings.data / "mail",

@@ -5,13 +5,9 @@ of an account from a network, after the wait that `guessers` puts on it, with a 
 of the hashing threads. Unknown names take the same way with the same cost.
 """
 
-import hashlib
-import hmac
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,9 +17,16 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.accounts.addresses import fold
+from mailsrv.accounts.bearer import OAuthBearer, XOAuth2
 from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.edits import set_password_hash
-from mailsrv.accounts.exchange import Exchange
+from mailsrv.accounts.exchange import (
+    Attempt,
+    BadCredentials,
+    BadToken,
+    Exchange,
+    LoginUnavailable,
+)
 from mailsrv.accounts.guessers import Guessers, network
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.accounts.passwords import (
@@ -32,7 +35,8 @@ from mailsrv.accounts.passwords import (
     new_keys,
     verify_password,
 )
-from mailsrv.accounts.sasl import Login, Mechanism, Plain, Proof
+from mailsrv.accounts.remembered import RememberedLogins
+from mailsrv.accounts.sasl import Login, Mechanism, Plain, Proof, Token
 from mailsrv.accounts.scram import (
     ChannelBinding,
     Keys,
@@ -43,6 +47,7 @@ from mailsrv.accounts.scram import (
 from mailsrv.accounts.strangers import full_name, loggable, stand_in
 from mailsrv.accounts.turns import TooManyWaiting, Turns
 from mailsrv.doors.guest import Asked, PluginFailed
+from mailsrv.doors.values import TokenRefused
 from mailsrv.settings import LoginSettings
 from mailsrv.threads import Threads
 
@@ -50,25 +55,7 @@ log = Logger()
 
 HASH_SLOTS = 2  # as many as `Threads` has hashing threads
 MAX_QUEUED_LOGINS = 50  # of one account from one network or known address
-MAX_REMEMBERED_LOGINS = 20_000
 MAX_NAME = 320  # characters kept of a log-in name: 64 + @ + 255
-
-
-class BadCredentials(Exception):
-    """Wrong name, wrong password or a disabled account: the peer is not told which."""
-
-
-class LoginUnavailable(Exception):
-    """No decision now, since too many log in at once: a temporary error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Where somebody logs in: `peer` is the client's address, the rest for the log."""
-
-    peer: str
-    session: str = "-"
-    service: str = "-"
 
 
 class Authenticator:
@@ -83,13 +70,16 @@ class Authenticator:
         settings: LoginSettings,
         users: Sequence[Asked] = (),
         key_holders: Sequence[Asked] = (),
+        verifiers: Sequence[Asked] = (),
     ) -> None:
         """`users` are the databases that know passwords beside our own ones (behind
-        `IUserDatabase`), `key_holders` those of them that know keys (`IScramKeys`).
+        `IUserDatabase`), `key_holders` those of them that know keys (`IScramKeys`),
+        `verifiers` know tokens (`ITokenVerifier`).
         """
         self.settings = settings
         self._users = users
         self._key_holders = key_holders
+        self._verifiers = verifiers
         self._live = live
         self._threads = threads
         self._clock = reactor
@@ -98,10 +88,7 @@ class Authenticator:
         # One login at a time of an account from a network: five connections that
         # a client opens at once cost one hash, and guesses have no short cut.
         self._locks: dict[tuple[str, str], DeferredLock] = {}
-        # Digests of good logins -> when they are forgotten. No password is kept: the
-        # key dies with the process.
-        self._key = secrets.token_bytes(32)
-        self._good: OrderedDict[bytes, float] = OrderedDict()
+        self._remembered = RememberedLogins()
 
     def mechanisms(self, *, can_bind: bool) -> tuple[str, ...]:
         """The names of the SASL mechanisms to offer.
@@ -114,6 +101,8 @@ class Authenticator:
             plus = can_bind and self.settings.scram_plus
             names += ["SCRAM-SHA-256-PLUS"] if plus else []
             names.append("SCRAM-SHA-256")
+        if self._verifiers:
+            names += ["OAUTHBEARER", "XOAUTH2"]
         return tuple(names)
 
     def _offers_scram(self) -> bool:
@@ -136,6 +125,10 @@ class Authenticator:
                 mechanism = Plain()
             case "LOGIN":
                 mechanism = Login()
+            case "OAUTHBEARER":
+                mechanism = OAuthBearer()
+            case "XOAUTH2":
+                mechanism = XOAuth2()
             case _:
                 # Without -PLUS a client may say that we have no channel bindings.
                 offered = binding if self.settings.scram_plus else None
@@ -185,6 +178,12 @@ class Authenticator:
         checked = self._by_proof(login, proof, attempt.peer)
         return await self._logged(checked, login, proof.authzid, attempt)
 
+    async def bearer(self, token: Token, attempt: Attempt) -> Account:
+        """As `login`, for somebody with a token; raises `BadToken` in its place."""
+        login = token.login[:MAX_NAME]
+        checked = self._by_token(login, token.token, attempt.peer)
+        return await self._logged(checked, login, "", attempt)
+
     async def _logged(
         self, checked: Awaitable[Account], login: str, authzid: str, attempt: Attempt
     ) -> Account:
@@ -207,7 +206,8 @@ class Authenticator:
     async def _by_password(self, login: str, password: str, peer: str) -> Account:
         def remembered() -> Account | None:
             account = self._live.current.login(login)
-            if account is not None and self._is_remembered(account, password):
+            now = self._clock.seconds()
+            if account is not None and self._remembered.has(account, password, now):
                 return account
             return None
 
@@ -217,7 +217,7 @@ class Authenticator:
             if (account := remembered()) is not None:
                 return account  # by the login before this one
             await self._wait(name, peer)
-            digest = self._digest(name, "", password)
+            digest = self._remembered.digest(name, "", password)
             try:
                 good = await self._verify(login, password, peer)
             except PluginFailed as error:
@@ -240,6 +240,44 @@ class Authenticator:
             # No two proofs are alike, so that the same wrong password counts again.
             digest = secrets.token_bytes(32)
             return self._counted(name, peer, digest, account if good else None)
+
+    async def _by_token(self, login: str, token: str, peer: str) -> Account:
+        async with self._turn_of(login, peer) as name:
+            await self._wait(name, peer)
+            answer = await self._verified(token, login)
+            good, refused = None, TokenRefused()
+            if isinstance(answer, TokenRefused):
+                refused = answer
+            else:
+                good = await self._holder(answer, login)
+            try:
+                digest = self._remembered.digest(name, "", token)
+                return self._counted(name, peer, digest, good)
+            except BadCredentials:
+                raise BadToken(refused) from None
+
+    async def _verified(self, token: str, login: str) -> str | TokenRefused:
+        """What the verifiers say, of which the first that knows the token counts."""
+        answer: str | TokenRefused = TokenRefused()
+        ask = partial(_whose, token, login)
+        try:
+            for verifier in self._verifiers:
+                answer = await verifier.ask(ask, str, TokenRefused)
+                if isinstance(answer, str):
+                    break
+        except PluginFailed as error:
+            raise LoginUnavailable from error
+        return answer
+
+    async def _holder(self, name: str, login: str) -> Account | None:
+        """The account of a token, if the client claims to be no other."""
+        directory = self._live.current
+        if directory.login(name) is None:
+            directory = await self._live.refresh()
+        account = directory.login(name)
+        if account is None or not account.enabled:
+            return None
+        return account if not login or directory.login(login) == account else None
 
     @asynccontextmanager
     async def _turn_of(self, login: str, peer: str) -> AsyncIterator[str]:
@@ -337,7 +375,8 @@ class Authenticator:
                 account = await self._renew(account, password)
             except Exception:  # a right password counts, whatever the disk says
                 log.failure("cannot store a new hash for {user}", user=account.name)
-        self._remember(account, password)
+        forgotten_at = self._clock.seconds() + self.settings.cache_s
+        self._remembered.add(account, password, forgotten_at)
         return account
 
     def _needs_renewal(self, account: Account) -> bool:
@@ -366,29 +405,6 @@ class Authenticator:
         await self._threads.hash.run(store)
         return (await self._live.refresh()).account(account.name) or account
 
-    def _is_remembered(self, account: Account, password: str) -> bool:
-        """Whether this password was good for the account as it is now."""
-        digest = self._digest(account.name, account.password_hash, password)
-        forgotten_at = self._good.get(digest)
-        return (
-            account.enabled
-            and forgotten_at is not None
-            and self._clock.seconds() < forgotten_at
-        )
-
-    def _remember(self, account: Account, password: str) -> None:
-        digest = self._digest(account.name, account.password_hash, password)
-        self._good[digest] = self._clock.seconds() + self.settings.cache_s
-        self._good.move_to_end(digest)
-        if len(self._good) > MAX_REMEMBERED_LOGINS:
-            self._good.popitem(last=False)
-
-    def _digest(self, name: str, password_hash: str, password: str) -> bytes:
-        """Stands for a password of an account and, through its hash, of this moment."""
-        parts = (name, password_hash, password)
-        text = "\0".join(parts).encode("utf-8", "surrogatepass")
-        return hmac.digest(self._key, text, hashlib.sha256)
-
 
 # Any: what plugins are and answer.
 
@@ -404,3 +420,7 @@ def _keys(account: str, users: Any) -> Any:
 def _may_act_as(account: Account, authzid: str, directory: Directory) -> bool:
     """RFC 4616 section 2: nobody acts for another here."""
     return not authzid or directory.login(authzid) == account
+
+
+def _whose(token: str, login: str, verifier: Any) -> Any:
+    return verifier.verify(token, login)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from mailsrv.accounts.scram import Keys
+    from mailsrv.doors.values import TokenRefused
 
-MAX_LINE_OCTETS = 5464  # a response in base64, without CRLF
+# A response in base64, without CRLF: RFC 4954 section 4. Tokens are that long.
+MAX_LINE_OCTETS = 12288
 
 
 class SaslError(Exception):
@@ -60,11 +62,20 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token; `login` may be empty. `refusal` tells why it is not good."""
+
+    login: str
+    token: str = field(repr=False)
+    refusal: "Callable[[TokenRefused], Challenge]"
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The client takes our proof: what it claimed before is now so."""
 
 
-Outcome = Challenge | Credentials | KeysWanted | Proof | Finished
+Outcome = Challenge | Credentials | KeysWanted | Proof | Token | Finished
 
 
 class Mechanism(Protocol):

@@ -43,6 +43,7 @@ from mailsrv.doors.values import (
     Recipient,
     Reject,
     Sender,
+    TokenRefused,
 )
 from mailsrv.interfaces import (
     IChangeListener,
@@ -56,6 +57,7 @@ from mailsrv.interfaces import (
     IRecipientResolver,
     IScramKeys,
     ISenderPolicy,
+    ITokenVerifier,
     IUserDatabase,
 )
 
@@ -281,6 +283,23 @@ class UserDatabaseContract(Contract):
         ):
             good = await self.ask(check, account, password)
             self.assertIs(good, False, (account, password[:20]))
+
+
+class TokenVerifierContract(Contract):
+    """`token` was given to `account`."""
+
+    door = ITokenVerifier
+    account = "anna@example.test"
+    token: str
+
+    async def test_good_and_bad_tokens(self) -> None:
+        verify = self.provider().verify
+        for login in (self.account, "", "somebody@else.test"):
+            found = await self.ask(verify, self.token, login)
+            self.assertEqual(found, self.account, login)
+        for token in ("", self.token + "x", self.token[:-1], "x" * 10_000, "a.b.c"):
+            found = await self.ask(verify, token, self.account)
+            self.assertIsInstance(found, TokenRefused, token[:20])
 
 
 class ScramKeysContract(UserDatabaseContract):

@@ -57,6 +57,18 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenRefused:
+    """A bearer token that is not good, and what helps to get another one.
+
+    `scope` and `openid_configuration` (a URL) are told to the client (RFC 7628
+    section 3.2.2); empty ones are left out.
+    """
+
+    scope: str = ""
+    openid_configuration: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Accept:
     """Nothing against it: the next policy is asked."""
 

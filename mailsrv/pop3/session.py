@@ -11,13 +11,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.accounts import sasl
-from mailsrv.accounts.authenticator import (
-    Attempt,
-    Authenticator,
-    BadCredentials,
-    LoginUnavailable,
-)
+from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Account
+from mailsrv.accounts.exchange import Attempt, BadCredentials, LoginUnavailable
 from mailsrv.accounts.scram import ChannelBinding
 from mailsrv.mailboxes.maildrop import Maildrop, MaildropInUse
 from mailsrv.mailboxes.store import MailStore

@@ -9,14 +9,14 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from mailsrv.accounts.authenticator import (
+from mailsrv.accounts.authenticator import Authenticator
+from mailsrv.accounts.directory import Account
+from mailsrv.accounts.exchange import (
     Attempt,
-    Authenticator,
     BadCredentials,
+    Exchange,
     LoginUnavailable,
 )
-from mailsrv.accounts.directory import Account
-from mailsrv.accounts.exchange import Exchange
 from mailsrv.accounts.sasl import Challenge, SaslError, encode_challenge
 from mailsrv.smtp.events import (
     Auth,

@@ -7,12 +7,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.accounts import authenticator
-from mailsrv.accounts.authenticator import (
-    Attempt,
-    Authenticator,
-    BadCredentials,
-    LoginUnavailable,
-)
+from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.database import MemoryAccountDatabase
 from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.edits import (
@@ -22,6 +17,7 @@ from mailsrv.accounts.edits import (
     set_enabled,
     set_password_hash,
 )
+from mailsrv.accounts.exchange import Attempt, BadCredentials, LoginUnavailable
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.accounts.passwords import hash_password, needs_rehash, verify_password
 from mailsrv.accounts.strangers import stand_in
@@ -190,7 +186,9 @@ class RememberedTests(AuthenticatorCase):
     def test_nothing_kept_holds_the_password(self) -> None:
         self.good(ANNA, "secret")
         self.refused(ANNA, "geheim")
-        kept = repr([vars(part) for part in (self.logins, self.logins._guessers)])
+        logins = self.logins
+        parts = (logins, logins._guessers, logins._remembered)
+        kept = repr([vars(part) for part in parts])
         self.assertNotIn("secret", kept)
         self.assertNotIn("geheim", kept)
 

@@ -1,19 +1,28 @@
-"""AUTH from its name to the account: what is offered, SCRAM, what strangers see."""
+"""AUTH from its name to the account: what is offered, SCRAM, tokens, strangers."""
+
+import json
 
 from scramp.core import ScramClient
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.accounts.authenticator import Attempt, BadCredentials
+from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.edits import set_enabled, set_password_hash
-from mailsrv.accounts.exchange import Exchange
+from mailsrv.accounts.exchange import (
+    Attempt,
+    BadCredentials,
+    Exchange,
+    LoginUnavailable,
+)
 from mailsrv.accounts.passwords import hash_password
 from mailsrv.accounts.sasl import Challenge, SaslError
 from mailsrv.accounts.scram import make_keys
+from mailsrv.doors.guest import BuiltIn, Guest
 from mailsrv.settings import LoginSettings
 from tests.accounts.test_authenticator import ANNA, BERT, CHEAP, AuthenticatorCase
 from tests.accounts.test_scram import final
+from tests.doors.memory import MemoryTokens
 
 SCRAM = "SCRAM-SHA-256"
 KEYS = {ANNA: str(make_keys("secret")), BERT: str(make_keys("sésame"))}
@@ -266,6 +275,85 @@ class StrangerTests(ExchangeCase):
         self.logins.settings = settings("on")
         self.assertEqual(self.salt("anna"), self.salt(ANNA))
         self.assertEqual(len(self.salt("anna")), len(self.salt("nobody")))
+
+
+class BearerTests(ExchangeCase):
+    def setUp(self) -> None:
+        super().setUp()
+        provider = MemoryTokens({"good": ANNA, "gone": "gone@example.test"})
+        self.verifier = BuiltIn("tokens", provider)
+        self.logins = Authenticator(
+            live=self.live,
+            threads=self.threads,
+            reactor=self.clock,
+            settings=CHEAP,
+            verifiers=[self.verifier],
+        )
+
+    def test_offered_where_somebody_knows_tokens(self) -> None:
+        self.assertEqual(
+            self.logins.mechanisms(can_bind=True),
+            ("PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"),
+        )
+
+    def bearer(self, token: str, login: str = ANNA) -> "tuple[Exchange, object]":
+        exchange = self.begin("XOAUTH2")
+        wire = f"user={login}\1auth=Bearer {token}\1\1".encode()
+        outcome: list[object] = []
+        self.start(exchange, wire).addBoth(outcome.append)
+        while not outcome:
+            self.clock.advance(1 / 64)
+        return exchange, outcome[0]
+
+    def test_good_token(self) -> None:
+        for login in (ANNA, "anna"):
+            _, account = self.bearer("good", login)
+            assert isinstance(account, Account)
+            self.assertEqual(account.name, ANNA)
+
+    def test_oauthbearer(self) -> None:
+        for name in (b"a=anna@example.test", b""):
+            outcome = self.start(
+                self.begin("OAUTHBEARER"),
+                b"n,%b,\1host=mail.example.test\1port=143\1auth=Bearer good\1\1" % name,
+            )
+            self.assertIsInstance(self.successResultOf(outcome), Account)
+
+    def test_refused_tokens(self) -> None:
+        for token, login in (
+            ("bad", ANNA),
+            ("good", BERT),  # Anna's token for another's mail
+            ("good", "nobody"),
+            ("gone", "gone@example.test"),
+        ):
+            exchange, told = self.bearer(token, login)
+            assert isinstance(told, Challenge)
+            self.assertIn("status", json.loads(told.data))
+            self.failureResultOf(self.step(exchange, b""), BadCredentials)
+
+    def test_disabled_account(self) -> None:
+        self.database.edit(lambda d: set_enabled(d, ANNA, False))
+        self.refresh()
+        self.assertIsInstance(self.bearer("good")[1], Challenge)
+
+    def test_guessed_tokens_wait(self) -> None:
+        begun = self.clock.seconds()
+        for n in range(4):
+            self.bearer(f"bad{n}")
+        self.assertEqual(self.clock.seconds() - begun, 0 + 0.25 + 0.5 + 1)
+
+    def test_verifier_that_fails_is_a_temporary_error(self) -> None:
+        self.logins._verifiers = [Guest("broken", object(), 1.0, self.threads.clock)]
+        exchange = self.begin("XOAUTH2")
+        wire = b"user=anna\1auth=Bearer good\1\1"
+        self.failureResultOf(self.start(exchange, wire), LoginUnavailable)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+
+    def test_another_verifier_is_asked(self) -> None:
+        other = BuiltIn("others", MemoryTokens({"other": BERT}))
+        self.logins._verifiers = [self.verifier, other]
+        for token, login in (("good", ANNA), ("other", BERT)):
+            self.assertIsInstance(self.bearer(token, login)[1], Account)
 
 
 class DirectoryTests(SynchronousTestCase):

@@ -2,7 +2,8 @@
 
 from twisted.internet.defer import Deferred
 
-from mailsrv.accounts.authenticator import Authenticator, LoginUnavailable
+from mailsrv.accounts.authenticator import Authenticator
+from mailsrv.accounts.exchange import LoginUnavailable
 from mailsrv.accounts.scram import Keys, read_keys
 from mailsrv.doors.guest import Guest
 from mailsrv.settings import LoginSettings

@@ -15,6 +15,7 @@ from mailsrv.doors.values import (
     Decision,
     Recipient,
     Sender,
+    TokenRefused,
     Verdict,
 )
 from mailsrv.interfaces import (
@@ -29,6 +30,7 @@ from mailsrv.interfaces import (
     IRecipientResolver,
     IScramKeys,
     ISenderPolicy,
+    ITokenVerifier,
     IUserDatabase,
 )
 
@@ -113,6 +115,18 @@ class MemoryKeyUsers(MemoryUsers):
     async def scram_keys(self, account: str) -> str | None:
         password = self._passwords.get(account)
         return None if password is None else str(make_keys(password))
+
+
+@implementer(ITokenVerifier)
+class MemoryTokens:
+    """Tokens of accounts."""
+
+    def __init__(self, tokens: Mapping[str, str]) -> None:
+        self._tokens = dict(tokens)
+
+    async def verify(self, token: str, login: str) -> str | TokenRefused:
+        refused = TokenRefused("mail", "https://auth.example.test/.well-known/x")
+        return self._tokens.get(token, refused)
 
 
 class Echo(Protocol):

@@ -23,6 +23,7 @@ from tests.doors.memory import (
     MemoryPolicy,
     MemoryResolver,
     MemoryService,
+    MemoryTokens,
     MemoryUsers,
 )
 from tests.inline_threads import InlineThreads
@@ -101,6 +102,13 @@ class MemoryUsersTests(contracts.UserDatabaseContract):
 class MemoryKeyUsersTests(contracts.ScramKeysContract):
     def provider(self) -> MemoryKeyUsers:
         return MemoryKeyUsers({self.account: self.password})
+
+
+class MemoryTokensTests(contracts.TokenVerifierContract):
+    token = "a-token"
+
+    def provider(self) -> MemoryTokens:
+        return MemoryTokens({self.token: self.account})
 
 
 class CheckerUsersTests(contracts.UserDatabaseContract):

@@ -286,13 +286,9 @@ class LineTests(SynchronousTestCase):
         self.assertEqual(driver.feed(b"\r\nNOOP\r\n").codes, [500, 250])
 
     def test_auth_may_be_longer(self) -> None:
-        auth = b"EHLO a\r\nAUTH PLAIN " + b"A" * 4096 + b"\r\n"
-        self.assertEqual(
-            Driver(profile("submission"), tls=True).feed(auth).last(), [235]
-        )
         auth = b"EHLO a\r\nAUTH PLAIN " + b"A" * 12288 + b"\r\n"
         self.assertEqual(
-            Driver(profile("submission"), tls=True).feed(auth).last(), [501]
+            Driver(profile("submission"), tls=True).feed(auth).last(), [235]
         )
         auth = b"EHLO a\r\nAUTH PLAIN " + b"A" * MAX_AUTH_LINE + b"\r\n"
         self.assertEqual(

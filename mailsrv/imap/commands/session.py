@@ -11,12 +11,8 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from mailsrv.accounts.authenticator import (
-    Attempt,
-    BadCredentials,
-    LoginUnavailable,
-)
 from mailsrv.accounts.directory import Account
+from mailsrv.accounts.exchange import Attempt, BadCredentials, LoginUnavailable
 from mailsrv.accounts.sasl import (
     Challenge,
     SaslCancelled,
