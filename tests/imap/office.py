@@ -147,18 +147,23 @@ class ImapCase(SynchronousTestCase):
         """Play a dialogue: ``C:`` lines are sent, ``S:`` lines must be heard.
 
         In an ``S:`` line a regular expression between ``{{`` and ``}}`` matches what
-        varies. A ``C+`` line is sent without CR LF at its end.
+        varies. A ``C+`` line is sent without CR LF at its end. In what is sent
+        ``<UIDVALIDITY>`` and ``<HIGHESTMODSEQ>`` stand for the number last heard.
         """
+        last: dict[str, str] = {}
         heard: list[bytes] = client.heard().split(b"\r\n")[:-1]
         for number, kind, text in _lines(DIALOGUES / name):
             where = f"{name}:{number}"
             if kind == "S":
                 self.assertTrue(heard, f"{where}: nothing heard, expected {text}")
                 line = heard.pop(0).decode()
+                last |= dict(re.findall(r"(UIDVALIDITY|HIGHESTMODSEQ) (\d+)", line))
                 self.assertRegex(line, _pattern(text), where)
             else:
                 self.assertEqual(heard, [], where)
                 end = b"" if kind == "+" else b"\r\n"
+                for word, value in last.items():
+                    text = text.replace(f"<{word}>", value)
                 heard = client.send(text.encode() + end).split(b"\r\n")[:-1]
         self.assertEqual(heard, [], name)
 

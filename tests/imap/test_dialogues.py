@@ -15,6 +15,21 @@ class DialogueTests(ImapCase):
     def test_microsoft(self) -> None:
         self.play("microsoft.txt", Client(self.factory()))
 
+    def test_outlook(self) -> None:
+        self.deliver()
+        self.clock.advance(1)
+        self.play("outlook.txt", Client(self.factory()))
+
+    def test_apple_mail(self) -> None:
+        self.deliver()
+        self.clock.advance(1)
+        self.play("applemail.txt", Client(self.factory()))
+
+    def test_mbsync(self) -> None:
+        self.deliver()
+        self.clock.advance(1)
+        self.play("mbsync.txt", Client(self.factory()))
+
     def test_objects(self) -> None:
         self.play("objects.txt", Client(self.factory()))
 
