@@ -30,7 +30,8 @@ def token(email: str, *, key: str = KEY, lives_s: float = 60.0) -> str:
 
 
 class JwtTokensTests(contracts.TokenVerifierContract):
-    token = token("anna@example.test")
+    # Made when the module is read: a long run of all tests comes here much later.
+    token = token("anna@example.test", lives_s=86_400.0)
 
     def provider(self) -> JwtTokens:
         return JwtTokens(OPTIONS, self.services())
