@@ -41,11 +41,6 @@ class Replies:
     def wire(self) -> bytes:
         return b"".join(reply.wire for reply in self.each)
 
-    @property
-    def positive(self) -> bool:
-        """Whether somebody has got the message."""
-        return any(reply.positive for reply in self.each)
-
 
 class Refused(Exception):
     """A command that is not done, with the reply that says why."""
