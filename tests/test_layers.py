@@ -35,7 +35,7 @@ RANK = {
     "plugins": 8,
 }
 # Engines: octets and values only.
-PURE = {"grammar", "parser", "engine", "format", "reply", "sequence"}
+PURE = {"grammar", "parser", "engine", "client_engine", "format", "reply", "sequence"}
 PURE |= {"search_keys", "search_arguments"}
 
 
