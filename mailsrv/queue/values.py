@@ -1,0 +1,90 @@
+"""The values of the queue: a message, its recipients, and what became of them."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+
+class Priority(IntEnum):
+    """Whose turn comes first: a newsletter never delays a letter."""
+
+    REPORT = 0
+    LETTER = 1
+    BULK = 2
+
+
+class State(StrEnum):
+    """What is to be done for a recipient."""
+
+    WAITING = "waiting"  # for its next attempt, or in one
+    HELD = "held"  # until an admin releases it
+    DELIVERED = "delivered"
+    FAILED = "failed"  # for good; the sender is told
+    DROPPED = "dropped"  # by an admin; nobody is told
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the last attempt came to."""
+
+    code: int  # as a reply of SMTP has it, ours if the peer gave none
+    enhanced_code: str  # RFC 3463
+    text: str
+    at_utc: float
+    peer: str = ""  # host name and address of who said it; empty: nobody did
+    tls: str = ""  # version, cipher, and how the peer was known
+
+    @property
+    def positive(self) -> bool:
+        return self.code < 400
+
+    @property
+    def permanent(self) -> bool:
+        return self.code >= 500
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message in the queue. Its content is the spool's file of that name."""
+
+    id: str
+    reverse_path: str  # empty: a report
+    account: str | None  # who has sent it; None: another server, or the queue
+    arrived_at_utc: float
+    priority: Priority
+    size_octets: int  # as sent, with CRLF, without `prefix` and Return-Path
+    skip_octets: int = 0  # of the file: the Return-Path, which is not sent on
+    prefix: bytes = field(default=b"", repr=False)  # header fields put on top
+    eight_bit: bool = False
+    smtputf8: bool = False
+    require_tls: bool = False  # RFC 8689
+    ret: str = ""  # RFC 3461 sections 4.3 and 4.4
+    envid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One recipient of a message, with a fate of its own."""
+
+    message: str  # its id
+    forward_path: str
+    destination: str  # where it goes: a domain, or "local"
+    next_at_utc: float | None  # the next attempt; None: there will be none
+    state: State = State.WAITING
+    notify: str = ""  # RFC 3461 sections 4.1 and 4.2
+    orcpt: str = ""
+    attempts: int = 0
+    warned: bool = False  # the sender knows of the delay
+    answer: Answer | None = None
+    id: int = 0  # 0: not in the queue yet
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an attempt, or an admin, has made of a recipient."""
+
+    recipient: Recipient  # as it was
+    state: State
+    next_at_utc: float | None  # not None if and only if it is waiting
+    answer: Answer | None  # None: as before
+    warned: bool = False
+    attempted: bool = True
