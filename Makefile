@@ -35,7 +35,8 @@ check: $(VENV)/.installed
 	  tests.test_connections tests.test_outlet tests.test_listeners \
 	  tests.test_proxy_protocol tests.test_etc \
 	  tests.smtp tests.imap tests.pop3 tests.mime tests.store tests.mailboxes \
-	  tests.routing tests.accounts tests.tls tests.cli tests.doors tests.plugins
+	  tests.routing tests.accounts tests.tls tests.cli tests.doors tests.plugins \
+	  tests.dns tests.trust tests.queue tests.relay tests.lists tests.web
 
 test: $(VENV)/.installed
 	$(TRIAL) tests

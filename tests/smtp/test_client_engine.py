@@ -426,7 +426,7 @@ def exchange(
             if isinstance(heard, Content):
                 got += heard.octets
             elif isinstance(heard, Hello):
-                offers = peer.send(peer.hello_reply(heard))
+                offers = peer.send(peer.hello_reply(heard, ()))
                 client.receive(offers if chunking else offers.replace(b"CHUNK", b"X"))
             elif isinstance(heard, ContentEnd) and role == "lmtp":
                 client.receive(peer.send(Replies((OK, OK))))
