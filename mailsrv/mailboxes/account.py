@@ -481,6 +481,7 @@ class AccountMailboxes:
                 raise Later(held.retry_s) from held
 
         self._writes += 1
+        self._around.texts.others_work()
         self._around.threads.write(self.folder, job).addBoth(ended)
         return await done
 
@@ -518,6 +519,7 @@ class AccountMailboxes:
 
     async def _unlocked(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read; again if it needed a lock: the index was deleted and is made anew."""
+        self._around.texts.others_work()
         while True:
             try:
                 return await read()

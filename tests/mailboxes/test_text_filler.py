@@ -7,7 +7,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.accounts.directory import Account
-from mailsrv.mailboxes.text_filler import FIRST_S, LEAST_REST_S, REST, TextFiller
+from mailsrv.mailboxes.text_filler import (
+    FIRST_S,
+    LEAST_REST_S,
+    MOST_S,
+    QUIET_S,
+    REST,
+    TextFiller,
+)
 from mailsrv.store.account import AccountStore
 from mailsrv.store.texts import Matches
 from mailsrv.store.values import UID
@@ -60,6 +67,25 @@ class TextFillerTests(SynchronousTestCase):
         self.clock.advance(60)
         self.assertEqual((one.steps, other.steps), (0, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_others_go_first_but_not_for_ever(self) -> None:
+        account = Worker(2)
+        self.filler.add(account.step)
+        self.clock.advance(FIRST_S - 0.1)
+        self.filler.others_work()
+        self.clock.advance(QUIET_S - 0.01)
+        self.assertIsNone(account.running)
+        self.clock.advance(0.01)
+        self.assertIsNotNone(account.running)
+        account.end()
+        ends_s = self.clock.seconds() + LEAST_REST_S + MOST_S
+        while self.clock.seconds() < ends_s - QUIET_S:
+            self.filler.others_work()
+            self.clock.advance(QUIET_S / 2)
+            self.assertIsNone(account.running)
+        self.filler.others_work()
+        self.clock.advance(QUIET_S)
+        self.assertIsNotNone(account.running)
 
     def test_a_failure_ends_only_that_account(self) -> None:
         other = Worker(1)
