@@ -55,6 +55,9 @@ _MIGRATIONS = [
     CREATE TABLE probe_key (value BLOB NOT NULL);
     INSERT INTO probe_key VALUES (randomblob(32));
     """,
+    """
+    ALTER TABLE accounts ADD COLUMN files_sent INTEGER NOT NULL DEFAULT 0
+    """,
 ]
 BUSY_TIMEOUT_S = 10.0  # for another process's edit to end
 
@@ -71,6 +74,7 @@ _COLUMNS: dict[type[_Record], tuple[str, tuple[str, ...]]] = {
             "enabled",
             "disabled_extensions",
             "scram_keys",
+            "files_sent",
         ),
     ),
     Alias: ("aliases", ("name", "targets")),
@@ -228,10 +232,18 @@ def _read(connection: sqlite3.Connection) -> Directory:
             bool(enabled),
             tuple(json.loads(words)),
             keys,
+            bool(files_sent),
         )
-        for name, folder, password_hash, quota, enabled, words, keys in _rows(
-            connection, Account
-        )
+        for (
+            name,
+            folder,
+            password_hash,
+            quota,
+            enabled,
+            words,
+            keys,
+            files_sent,
+        ) in _rows(connection, Account)
     }
     for name, targets in _rows(connection, Alias):
         entries[name] = Alias(name, tuple(json.loads(targets)))

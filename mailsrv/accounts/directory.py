@@ -38,6 +38,7 @@ class Account:
     disabled_extensions: tuple[str, ...] = ()
     # For SCRAM; None until the password is set or verified.
     scram_keys: str | None = field(default=None, repr=False)
+    files_sent: bool = False  # what it submits is filed in its Sent mailbox
 
 
 @dataclass(frozen=True, slots=True)

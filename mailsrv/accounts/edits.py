@@ -116,6 +116,12 @@ def set_disabled_extensions(
     return _with(directory, replace(account, disabled_extensions=disabled))
 
 
+def set_files_sent(directory: Directory, name: str, files: bool) -> Directory:
+    """Choose whether the server files what an account submits."""
+    account = existing_account(directory, name)
+    return _with(directory, replace(account, files_sent=files))
+
+
 def add_alias(directory: Directory, name: str, targets: Iterable[str]) -> Directory:
     """Make an alias, or give an existing one further targets."""
     alias = _new_or(directory, name, Alias)

@@ -131,6 +131,7 @@ def list_(settings: Settings, as_json: bool) -> None:
             "enabled": account.enabled,
             "quota_octets": account.quota_octets,
             "disabled_extensions": account.disabled_extensions,
+            "files_sent": account.files_sent,
             "password": scheme(account.password_hash),
             "scram": account.scram_keys is not None,
         }
@@ -225,21 +226,30 @@ def quota(settings: Settings, address: str, size: int | None, as_json: bool) -> 
     help="Words of IMAP's CAPABILITY that are not offered to the account's mail"
     ' programs, such as "COMPRESS=DEFLATE SORT"; "none": offer all.',
 )
+@click.option(
+    "--files-sent/--no-files-sent",
+    default=None,
+    help="File what the account sends in its Sent folder. One copy is kept if its mail"
+    " program files it as well.",
+)
 @config_option
 @json_option
 def set_(
     settings: Settings,
     address: str,
     disabled_extensions: tuple[str, ...] | None,
+    files_sent: bool | None,
     as_json: bool,
 ) -> None:
     """Change how an account's mail programs are served, from their next log-in on."""
 
     def change(directory: Directory) -> Directory:
         if disabled_extensions is not None:
-            return edits.set_disabled_extensions(
+            directory = edits.set_disabled_extensions(
                 directory, address, disabled_extensions
             )
+        if files_sent is not None:
+            directory = edits.set_files_sent(directory, address, files_sent)
         return directory
 
     _print(settings, edit(settings, change), address, as_json, "is changed")
@@ -323,6 +333,7 @@ def _fields(settings: Settings, account: Account) -> Fields:
         "enabled": account.enabled,
         "quota_octets": account.quota_octets,
         "disabled_extensions": account.disabled_extensions,
+        "files_sent": account.files_sent,
         "password": scheme(account.password_hash),
         "scram": account.scram_keys is not None,
         "maildir": str(settings.data / "mail" / account.folder / "Maildir"),

@@ -38,6 +38,7 @@ from mailsrv.store.durable import DISK
 from mailsrv.store.index import INDEX_FILE, Connections
 from mailsrv.store.names import INBOX, canonical, directory
 from mailsrv.store.pop3_uidl import Uidl
+from mailsrv.store.sent import FILED
 from mailsrv.store.values import (
     UID,
     Changes,
@@ -58,6 +59,7 @@ log = Logger()
 T = TypeVar("T")
 
 JUNK, JUNK_USE = "Junk", "\\Junk"  # RFC 6154
+SENT, SENT_USE = "Sent", "\\Sent"
 
 _OWN_EVENTS_S = 0.1  # so long after a write of ours events may still be its own
 _USAGE_AGE_S = 5.0  # what other processes deliver shows after this
@@ -101,6 +103,7 @@ class AccountMailboxes:
     ) -> None:
         self.folder = folder
         self.maildrop: Maildrop | None = None  # the one POP3 session
+        self.files_sent = False  # the server files what the account submits
         # Of messages that come in or are not indexed yet: against the quota.
         self.in_flight_octets = 0
         self._quota_octets = quota_octets
@@ -168,12 +171,19 @@ class AccountMailboxes:
 
     async def junk(self) -> str:
         """Return the name of the mailbox for junk; it is made if there is none."""
+        return await self._special(JUNK_USE, JUNK)
+
+    async def sent(self) -> str:
+        """Return the name of the mailbox for sent mail; it is made if need be."""
+        return await self._special(SENT_USE, SENT)
+
+    async def _special(self, use: str, usual_name: str) -> str:
         for info in await self.mailboxes():
-            if JUNK_USE in info.special_uses and info.selectable:
+            if use in info.special_uses and info.selectable:
                 return info.name
         with suppress(MailboxExists):  # it has lost its use
-            await self.create(JUNK, (JUNK_USE,))
-        return JUNK
+            await self.create(usual_name, (use,))
+        return usual_name
 
     # Quota
 
@@ -269,6 +279,11 @@ class AccountMailboxes:
         if len(appended.uids) < len(messages):
             # Stored, but another program has taken a file away: no UIDs to tell.
             return Appended(appended.uid_validity, ())
+        if self.files_sent and name == await self.sent():
+            await self._indexer.flush()  # perhaps the server's copy waits there
+            appended = Appended(
+                appended.uid_validity, await self._one_copy(name, appended.uids)
+            )
         for uid, message in zip(appended.uids, messages, strict=True):
             if keywords := message.targets[0].keywords:
                 await self._add_keywords(name, uid, keywords)
@@ -305,6 +320,17 @@ class AccountMailboxes:
             uids = await self.write(lambda store: store.uids_of(name, bases))
         return Appended(changes.uid_validity, tuple(uids))
 
+    async def _one_copy(self, name: str, uids: Sequence[UID]) -> tuple[UID, ...]:
+        """Keep one copy of what the client and the server have filed; return which."""
+        kept = list(uids)
+        for place, uid in enumerate(uids):
+            one_copy = partial(AccountStore.one_copy, name=name, uid=uid)
+            try:
+                kept[place], _ = await self.write(one_copy, _second)
+            except (StoreError, OSError):
+                log.failure("looking for another copy failed", user=self.folder)
+        return tuple(kept)
+
     def delivered(self, copies: Sequence[Delivered]) -> None:
         """Index durable files soon: at once if a session looks at the mailbox."""
         for copy in copies:
@@ -319,6 +345,10 @@ class AccountMailboxes:
                     partial(AccountStore.ingest, name=name, delivered=copies),
                     _one,
                 )
+                filed = [c.base for c in copies if c.target.delivery_id == FILED]
+                if filed:
+                    uids_of = partial(AccountStore.uids_of, name=name, bases=filed)
+                    await self._one_copy(name, await self.write(uids_of))
             except Exception:
                 # The files are durable; the next sync of the mailbox finds them.
                 log.failure("indexing deliveries failed", user=self.folder)
@@ -597,6 +627,10 @@ def _one(changes: Changes) -> tuple[Changes]:
 
 def _first(result: tuple[Changes, object]) -> tuple[Changes]:
     return (result[0],)
+
+
+def _second(result: tuple[object, Changes | None]) -> Iterable[Changes]:
+    return () if result[1] is None else (result[1],)
 
 
 def _open_view(store: AccountStore, view: MailboxView) -> MailboxState:

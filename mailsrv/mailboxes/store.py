@@ -81,7 +81,7 @@ class MailStore:
     def account(self, account: Account) -> AccountMailboxes:
         """Return the account's mailboxes, under the quota that it has now."""
         mailboxes = self._mailboxes(account.folder)
-        mailboxes.quota_octets = account.quota_octets
+        _set(mailboxes, account)
         return mailboxes
 
     def receive(
@@ -120,7 +120,7 @@ class MailStore:
         there = {account.folder: account for account in accounts}
         for folder, mailboxes in list(self._accounts.items()):
             if folder in there:
-                mailboxes.quota_octets = there[folder].quota_octets
+                _set(mailboxes, there[folder])
             else:
                 del self._accounts[folder]
                 await mailboxes.close()
@@ -175,3 +175,8 @@ class MailStore:
     def _not_cleaned(self, failure: Failure) -> None:
         if not failure.check(CancelledError):  # else the server ends
             log.failure("cleaning up tmp/ failed", failure)
+
+
+def _set(mailboxes: AccountMailboxes, account: Account) -> None:
+    mailboxes.quota_octets = account.quota_octets
+    mailboxes.files_sent = account.files_sent

@@ -38,6 +38,7 @@ from mailsrv.store.names import INBOX
 from mailsrv.store.pop3_uidl import Uidl
 from mailsrv.store.reading import Located, MessageFile
 from mailsrv.store.scanning import Folder
+from mailsrv.store.sent import pair_of
 from mailsrv.store.sorting import ThreadRow, sorted_uids, thread_rows
 from mailsrv.store.subscriptions import Subscriptions
 from mailsrv.store.sync import sync
@@ -281,6 +282,16 @@ class AccountStore:
                 for base in bases
             ]
         return [UID(row[0]) for row in found if row]
+
+    def one_copy(self, name: str, uid: UID) -> tuple[UID, Changes | None]:
+        """Keep one of two copies of a sent message; return which, and what changed."""
+        with self._open(name) as folder:
+            told = self._before(folder)
+            pair = pair_of(folder, uid)
+            if pair is None:
+                return uid, None
+            flags.expunge(folder, [pair.dropped], only_deleted=False)
+            return pair.kept, self._changes(folder, told)
 
     def store_flags(
         self,

@@ -146,14 +146,19 @@ class UniqueNames:
         return os.fsencode(f"{seconds}.{unique}")
 
 
+def delivery_mark(delivery_id: str) -> bytes:
+    """Return the part of a base name that tells the delivery that made it."""
+    # A digest, since it holds an address, of any length and characters.
+    digest = hashlib.blake2b(delivery_id.encode(), digest_size=12)
+    return b",D=" + digest.hexdigest().encode()
+
+
 def base_name(
     unique: bytes, file_octets: int, size_octets: int, delivery_id: str | None = None
 ) -> bytes:
     """Return the base name of a new message; D= tells the delivery that made it."""
     if delivery_id is not None:
-        # A digest, since it holds an address, of any length and characters.
-        digest = hashlib.blake2b(delivery_id.encode(), digest_size=12)
-        unique += b",D=" + digest.hexdigest().encode()
+        unique += delivery_mark(delivery_id)
     return unique + b",S=%d,W=%d" % (file_octets, size_octets)
 
 

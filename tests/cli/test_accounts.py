@@ -88,6 +88,7 @@ class AccountTests(CommandCase):
                 "enabled": True,
                 "quota_octets": 2048,
                 "disabled_extensions": [],
+                "files_sent": False,
                 "password": "ARGON2ID",
                 "scram": True,
                 "maildir": str(maildir),
