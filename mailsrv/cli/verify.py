@@ -12,8 +12,8 @@ from mailsrv.accounts.directory import Account
 from mailsrv.cli.config import config_option
 from mailsrv.cli.editing import opened
 from mailsrv.settings import Settings
-from mailsrv.store.index import Connections
-from mailsrv.store.values import IndexUnavailable, LockHeld
+from mailsrv.store.index import Connections, IndexUnavailable
+from mailsrv.store.values import LockHeld
 from mailsrv.store.verify import Verifier
 
 T = TypeVar("T")

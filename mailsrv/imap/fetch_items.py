@@ -80,6 +80,7 @@ _MACROS: dict[bytes, tuple[Item, ...]] = {
     b"ALL": (*_FAST, Attribute.ENVELOPE),
     b"FULL": (*_FAST, Attribute.ENVELOPE, Attribute.BODY),
 }
+_BINARIES = (b"BINARY", b"BINARY.PEEK", b"BINARY.SIZE")
 _OLD_SECTIONS = {
     section.label: section
     for section in (
@@ -88,14 +89,13 @@ _OLD_SECTIONS = {
         Section(b"RFC822.TEXT", text=Text.TEXT),
     )
 }
-# Items of extensions, which may be switched off.
-_EXTENSIONS: dict[Item, bytes] = {
-    Attribute.PREVIEW: b"PREVIEW",
-    Attribute.SAVEDATE: b"SAVEDATE",
-    Attribute.EMAILID: b"OBJECTID",
-    Attribute.THREADID: b"OBJECTID",
+_EXTENSIONS = {
+    b"PREVIEW": b"PREVIEW",
+    b"SAVEDATE": b"SAVEDATE",
+    b"EMAILID": b"OBJECTID",
+    b"THREADID": b"OBJECTID",
+    **dict.fromkeys(_BINARIES, b"BINARY"),
 }
-_BINARIES = (b"BINARY", b"BINARY.PEEK", b"BINARY.SIZE")
 _ATTRIBUTES = {attribute.value: attribute for attribute in Attribute}
 _TEXTS = {text.value: text for text in Text if text is not Text.ALL}
 
@@ -113,12 +113,6 @@ class Fetch:
     @property
     def sections(self) -> tuple[Section, ...]:
         return tuple(item for item in self.items if isinstance(item, Section))
-
-    @property
-    def extensions(self) -> set[bytes]:
-        """The extensions without which there are no such items."""
-        found = {_EXTENSIONS[item] for item in self.items if item in _EXTENSIONS}
-        return found | {b"BINARY"} if self.binaries else found
 
     @property
     def binaries(self) -> tuple[Binary, ...]:
@@ -188,6 +182,8 @@ def _modifiers(parser: Parser) -> tuple[int | None, bool]:
 
 def _item(parser: Parser) -> Item:
     name = parser.take(_NAME, "a fetch item").group().upper()
+    if name in _EXTENSIONS:
+        parser.uses(_EXTENSIONS[name])
     if name in (b"BODY", b"BODY.PEEK") and parser.skip(b"["):
         return _section(parser, peek=name == b"BODY.PEEK")
     if name in _BINARIES:

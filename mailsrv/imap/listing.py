@@ -66,6 +66,7 @@ def parse_list(arguments: Parser) -> List:
     reference = arguments.astring()
     arguments.space()
     if arguments.peek() == b"(":
+        extended = True
         patterns = tuple(arguments.items(arguments.list_mailbox))
     else:
         patterns = (arguments.list_mailbox(),)
@@ -77,14 +78,18 @@ def parse_list(arguments: Parser) -> List:
     def option() -> None:
         nonlocal status
         returns.append(arguments.keyword())
-        if returns[-1] == b"STATUS":  # RFC 5819
+        if returns[-1] == b"STATUS":
+            arguments.uses(b"LIST-STATUS")
             arguments.space()
             status = tuple(arguments.items(arguments.keyword))
 
-    extended = extended or len(patterns) > 1
     if arguments.skip(b" RETURN "):
         extended = True
         arguments.items(option, may_be_empty=True)
+    if extended:
+        arguments.uses(b"LIST-EXTENDED")
+    if b"SPECIAL-USE" in (*selection, *returns):
+        arguments.uses(b"SPECIAL-USE")
     known = _known(returns, RETURNS)
     return List(reference, patterns, selection, known, status, extended, arguments.utf8)
 

@@ -7,7 +7,7 @@ engine collected it. Each method takes one token or raises `ProtocolViolation`.
 import calendar
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from re import Match, Pattern
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ class Parser:
     data: bytes
     at: int = 0
     utf8: bool = False  # names of mailboxes are in UTF-8, not in modified UTF-7
+    extensions: set[bytes] = field(default_factory=set)  # of which there was syntax
 
     def at_end(self) -> bool:
         return self.at >= len(self.data)
@@ -57,6 +58,10 @@ class Parser:
     def expect(self, token: bytes) -> None:
         if not self.skip(token):
             raise ProtocolViolation(f"Expected {token.decode('ascii')!r}")
+
+    def uses(self, extension: bytes) -> None:
+        """Note that what was read is of an extension, which may be switched off."""
+        self.extensions.add(extension)
 
     def space(self) -> None:
         self.expect(b" ")
@@ -119,6 +124,7 @@ class Parser:
         ``$``, what SEARCH saved (RFC 5182), stands alone: ``SAVED``.
         """
         if self.skip(b"$"):
+            self.uses(b"SEARCHRES")
             return SAVED
         text = self.take(grammar.SEQUENCE_SET, "a sequence set").group()
         ranges = []

@@ -9,7 +9,7 @@ from enum import Flag, auto
 
 from mailsrv.imap.errors import ProtocolViolation, Refused
 from mailsrv.imap.parser import Parser
-from mailsrv.imap.search_keys import Key, has_mod_seq, read_keys
+from mailsrv.imap.search_keys import Key, read_keys
 from mailsrv.mime.charset import is_known
 from mailsrv.store.values import Criterion
 
@@ -44,6 +44,8 @@ class Program:
 
     key: Key | None  # None: written in a charset that is not known
     returns: Return | None = None  # None: by a response of the command's own name
+    # Whether mod-sequences are asked for, and so told (RFC 7162 section 3.1.5).
+    has_mod_seq: bool = False
 
     @property
     def known_key(self) -> Key:
@@ -55,11 +57,6 @@ class Program:
             # Others are known too; these two a client can write.
             raise Refused("Unknown charset", b"BADCHARSET (US-ASCII UTF-8)")
         return self.key
-
-    @property
-    def has_mod_seq(self) -> bool:
-        """Whether mod-sequences are asked for, and so told (RFC 7162 3.1.5)."""
-        return self.key is not None and has_mod_seq(self.key)
 
     @property
     def saves(self) -> bool:
@@ -80,22 +77,21 @@ class Thread:
 
 def parse_search(parser: Parser) -> Program:
     parser.space()
-    returns = _returns(parser)
+    returns = _returns(parser, b"ESEARCH")
     charset = "US-ASCII"
     if parser.skip(b"CHARSET "):
         charset = _charset(parser)
-    return Program(_keys(parser, charset), returns)
+    return _program(parser, charset, returns)
 
 
 def parse_sort(parser: Parser) -> Sort:
     parser.space()
-    returns = _returns(parser)
+    returns = _returns(parser, b"ESORT")
     criteria = parser.items(lambda: _criterion(parser))
     if len(criteria) > MAX_CRITERIA:
         raise ProtocolViolation("Too many sort criteria")
     parser.space()
-    keys = _keys(parser, _charset(parser))
-    return Sort(tuple(criteria), Program(keys, returns))
+    return Sort(tuple(criteria), _program(parser, _charset(parser), returns))
 
 
 def _criterion(parser: Parser) -> Criterion:
@@ -106,6 +102,8 @@ def _criterion(parser: Parser) -> Criterion:
         name = parser.keyword()
     if name not in _COLUMNS:
         raise ProtocolViolation("Unknown sort criterion")
+    if name.startswith(b"DISPLAY"):
+        parser.uses(b"SORT=DISPLAY")
     return Criterion(_COLUMNS[name], descending)
 
 
@@ -113,13 +111,14 @@ def parse_thread(parser: Parser) -> Thread:
     parser.space()
     algorithm = parser.keyword()
     parser.space()
-    return Thread(algorithm, Program(_keys(parser, _charset(parser))))
+    return Thread(algorithm, _program(parser, _charset(parser)))
 
 
-def _returns(parser: Parser) -> Return | None:
-    """Take RETURN and its list, if that comes next."""
+def _returns(parser: Parser, extension: bytes) -> Return | None:
+    """Take RETURN, which is of `extension`, and its list, if that comes next."""
     if not parser.skip(b"RETURN "):
         return None
+    parser.uses(extension)
     asked = Return(0)
     for name in parser.items(parser.keyword, may_be_empty=True):
         try:
@@ -127,6 +126,8 @@ def _returns(parser: Parser) -> Return | None:
         except KeyError:
             raise ProtocolViolation("Unknown result option") from None
     parser.space()
+    if Return.SAVE in asked:
+        parser.uses(b"SEARCHRES")
     return asked or Return.ALL
 
 
@@ -136,8 +137,9 @@ def _charset(parser: Parser) -> str:
     return charset.decode("ascii", "replace")
 
 
-def _keys(parser: Parser, charset: str) -> Key | None:
-    if is_known(charset):
-        return read_keys(parser, charset)
-    parser.at = len(parser.data)  # nobody can tell what is meant
-    return None
+def _program(parser: Parser, charset: str, returns: Return | None = None) -> Program:
+    if not is_known(charset):
+        parser.at = len(parser.data)  # nobody can tell what is meant
+        return Program(None, returns)
+    key = read_keys(parser, charset)
+    return Program(key, returns, b"CONDSTORE" in parser.extensions)

@@ -175,17 +175,15 @@ _DATES = {
 _SIZES = {b"LARGER": Order.MORE, b"SMALLER": Order.LESS}
 
 
-def has_mod_seq(key: Key) -> bool:
-    """Tell whether MODSEQ is anywhere in `key`."""
-    match key:
-        case And(keys):
-            return any(map(has_mod_seq, keys))
-        case Or(one, other):
-            return has_mod_seq(one) or has_mod_seq(other)
-        case Not(inner):
-            return has_mod_seq(inner)
-        case _:
-            return isinstance(key, ModSeq)
+_EXTENSIONS = {
+    b"MODSEQ": b"CONDSTORE",
+    b"OLDER": b"WITHIN",
+    b"YOUNGER": b"WITHIN",
+    b"EMAILID": b"OBJECTID",
+    b"THREADID": b"OBJECTID",
+    **dict.fromkeys((b"SAVEDBEFORE", b"SAVEDON", b"SAVEDSINCE"), b"SAVEDATE"),
+    b"SAVEDATESUPPORTED": b"SAVEDATE",
+}
 
 
 def read_keys(parser: Parser, charset: str) -> Key:
@@ -220,6 +218,8 @@ class _Reader:
         if parser.peek() in _NUMBERS:
             return Numbers(parser.sequence_set(), by_uid=False)
         name = parser.keyword()
+        if name in _EXTENSIONS:
+            parser.uses(_EXTENSIONS[name])
         if name == b"NOT":
             parser.space()
             return Not(self._key(depth + 1))

@@ -206,9 +206,11 @@ class Searcher:
         if key.field == b"subject" and len(key.text) > 2:
             among = yield from self._perhaps(key, among)
         word = _longest_word(key.text)
+        again: set[UID] = set()  # where another field of that name may hold it
         for uids in _slices(among, ENVELOPES):
-            rows = self.store.rows(self.scope.mailbox, uids, ["envelope"])
-            for uid, (written,) in rows.items():
+            rows = self.store.rows(self.scope.mailbox, uids, ["envelope", "repeats"])
+            again.update(UID(uid) for uid, (_, repeats) in rows.items() if repeats)
+            for uid, (written, _) in rows.items():
                 # Most can be told apart without taking the ENVELOPE to pieces.
                 plain = written.isascii() and b"=?" not in written
                 if plain and word not in written.lower():
@@ -217,7 +219,9 @@ class Searcher:
                 if value is not None and key.text in fold(decode(value)):
                     found.add(UID(uid))
             yield
-        return found
+        if key.field in envelope.ADDRESS_FIELDS:  # all of them are in it
+            return found
+        return found | (yield from self._in_headers(key, again - found))
 
     def _in_headers(self, key: Header, among: set[UID]) -> Found:
         among = yield from self._perhaps(key, among)

@@ -2,6 +2,7 @@
 
 import errno
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -36,9 +37,9 @@ from mailsrv.imap.session import Session
 from mailsrv.interfaces import IListenerService
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.settings import ImapSettings, TlsSettings
+from mailsrv.store.index import IndexUnavailable
 from mailsrv.store.values import (
     DeliveryFailed,
-    IndexUnavailable,
     InvalidName,
     LockHeld,
     MailboxExists,
@@ -211,13 +212,14 @@ async def _outcome(
     The one place where what a command raises becomes a reply.
     """
     try:
-        if rule is None or not session.offers(rule.extension):
+        if rule is None or not session.has(rule.extension):
             raise ProtocolViolation("Unknown command")
         if session.state not in rule.states:
             raise ProtocolViolation("Not allowed in this state")
         command.arguments.utf8 = session.utf8
         arguments = rule.parse(command.arguments)
         command.arguments.end()
+        _check_extensions(session, command.arguments.extensions)
         code = await rule.run(session, arguments)
     except ProtocolViolation as error:
         return b"BAD", error.text, b""
@@ -242,6 +244,12 @@ async def _outcome(
         _log_failure(session, command)
         return b"NO", "Internal error", b"SERVERBUG"
     return b"OK", command.name.decode("ascii") + " completed", code
+
+
+def _check_extensions(session: Session, used: Iterable[bytes]) -> None:
+    for extension in used:
+        if not session.has(extension):
+            raise ProtocolViolation(f"{extension.decode('ascii')} is not available")
 
 
 def _log_disk(session: Session, command: Command, error: OSError | StoreError) -> None:

@@ -13,7 +13,7 @@ from mailsrv.accounts.scram import ChannelBinding
 from mailsrv.imap import format
 from mailsrv.imap.connection import Connection, Services
 from mailsrv.imap.errors import ProtocolViolation, Refused
-from mailsrv.imap.extensions import NEEDS
+from mailsrv.imap.extensions import IN_REV2, NEEDS
 from mailsrv.mailboxes.account import AccountMailboxes
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import (
@@ -117,6 +117,10 @@ class Session(Connection):
         if self.account is not None and word in self.account.disabled_extensions:
             return False
         return word not in self.settings.disabled_extensions
+
+    def has(self, extension: bytes) -> bool:
+        """Whether the client may use an extension: it is offered, or in IMAP4rev2."""
+        return (self.is_rev2 and extension in IN_REV2) or self.offers(extension)
 
     @property
     def is_rev2(self) -> bool:

@@ -39,6 +39,13 @@ def collect(found: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return values
 
 
+def repeats(found: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a field of which the ENVELOPE has the first comes again."""
+    names = [name.lower() for name, _ in found]
+    ones = [name for name in names if name in FIELDS - ADDRESS_FIELDS]
+    return len(set(ones)) < len(ones)
+
+
 def envelope_of(values: Mapping[bytes, bytes]) -> bytes:
     """Write the ENVELOPE of unfolded `values` by lower-case field name."""
     author, sender, reply_to, to, cc, bcc = (_list(values.get(name)) for name in _LISTS)

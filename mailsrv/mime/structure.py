@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mailsrv.mime.envelope import FIELDS as ENVELOPE_FIELDS
-from mailsrv.mime.envelope import collect, envelope_of
+from mailsrv.mime.envelope import collect, envelope_of, repeats
 from mailsrv.mime.header import MAX_HEADER, finder
 from mailsrv.mime.parameters import Parameters, content_type, disposition, token
 from mailsrv.mime.served import Content, LineCounter
@@ -51,6 +51,7 @@ class Part:
     disposition: tuple[bytes, Parameters] | None = None
     fields: dict[bytes, bytes] = field(default_factory=dict)  # see `_FIELDS`
     envelope: bytes = b""  # of a message; empty for a part
+    repeats: bool = False  # see `envelope.repeats`
     parts: "list[Part]" = field(default_factory=list)
 
     @property
@@ -168,7 +169,9 @@ class _Scanner:
         part.served_body = self._counter.advance(end)
         part.lines = self._counter.lines  # until its end is known
         header = self._content[start : min(end, start + MAX_HEADER)]
-        part.fields = collect(_find(b"\n" + header))
+        fields = _find(b"\n" + header)
+        part.fields = collect(fields)
+        part.repeats = len(part.fields) < len(fields) and repeats(fields)
 
     def _header_end(self, start: int) -> int:
         content = self._content

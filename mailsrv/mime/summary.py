@@ -19,6 +19,7 @@ class Summary:
     file_octets: int
     size_octets: int  # RFC822.SIZE: as served, with CRLF
     envelope: bytes
+    repeats: bool  # see `envelope.repeats`
     body: bytes
     bodystructure: bytes
     structure: bytes  # for `structure.load`: finds sections without the file
@@ -38,6 +39,7 @@ def summary(content: Content) -> Summary:
         file_octets=len(content),
         size_octets=root.served_end,
         envelope=root.envelope,
+        repeats=root.repeats,
         body=body,
         bodystructure=bodystructure,
         structure=dump(root),

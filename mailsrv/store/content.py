@@ -163,12 +163,13 @@ def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
     """Write ready bytes, in the caller's transaction."""
     found = filled.summary
     connection.execute(
-        "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             content,
             found.size_octets,
             found.sent.day if found.sent else None,
             found.envelope,
+            found.repeats,
             found.body,
             found.bodystructure,
             found.structure,

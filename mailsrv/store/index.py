@@ -27,7 +27,7 @@ from mailsrv.store.schema import (
     Schema,
 )
 from mailsrv.store.uidlist import Mark
-from mailsrv.store.values import UID, Change, Changes, IndexUnavailable, LockHeld
+from mailsrv.store.values import UID, Change, Changes, LockHeld, StoreError
 
 Kind = Literal["write", "read"]
 """write: each commit is synced, but for those of `unsynced`. read: no writing."""
@@ -42,6 +42,12 @@ AGAIN_S = 0.02  # for a reader whose index was deleted
 BUSY_TIMEOUT_S = 10.0  # no transaction of ours comes near it
 INDEX_FILE = "index.sqlite"
 _ATTEMPTS = 3  # to open a file that others make or remove just now
+
+
+class IndexUnavailable(StoreError, sqlite3.OperationalError):
+    """The index cannot be read or written: a full or read-only disk, say."""
+
+    sqlite_errorname = ""
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ COLUMNS = {
     "preview": "c.preview",
     "sent_day": "c.sent_day",
     "envelope": "c.envelope",
+    "repeats": "c.repeats",
     "body": "c.body",
     "bodystructure": "c.bodystructure",
     "structure": "c.structure",

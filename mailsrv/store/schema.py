@@ -38,6 +38,8 @@ WAL_OCTETS = 4 * 1024 * 1024  # between two checkpoints
 # tables, would walk through the whole mailbox; message_mod_seq has all that a view
 # needs, so that opening reads a fifth of what the rows take.
 #
+# `content`: repeats: the ENVELOPE does not tell of all fields it is made of.
+#
 # `expunged`: tombstones; content is NULL once every session was told.
 #
 # `sort_key`: what SORT and THREAD compare, beside `content` so that a whole mailbox
@@ -118,6 +120,7 @@ CREATE TABLE content (
     size_octets INTEGER NOT NULL,
     sent_day INTEGER,
     envelope BLOB NOT NULL,
+    repeats INTEGER NOT NULL,
     body BLOB NOT NULL,
     bodystructure BLOB NOT NULL,
     structure BLOB NOT NULL,
@@ -185,6 +188,6 @@ def _unicode_version() -> int:
     return major * 10_000 + minor * 100 + update
 
 
-INDEX = Schema(7, _INDEX, 4096, "FULL")
+INDEX = Schema(8, _INDEX, 4096, "FULL")
 # Large pages: most texts are in one, and a long search reads half as long.
 TEXTS = Schema(10_000_000 + _unicode_version(), _TEXTS, 16384, "NORMAL")

@@ -5,7 +5,6 @@ system flags (RFC 3501 section 2.3.2, without \\Recent), bit 5 + k is the k-th
 keyword of that mailbox. The mask of one mailbox means nothing in another.
 """
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NewType
@@ -196,12 +195,6 @@ class MessageGone(StoreError):
 
 class OverQuota(StoreError):
     """The account's quota would be passed."""
-
-
-class IndexUnavailable(StoreError, sqlite3.OperationalError):
-    """The index cannot be read or written: a full or read-only disk, say."""
-
-    sqlite_errorname = ""
 
 
 class TooManyKeywords(StoreError):

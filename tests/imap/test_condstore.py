@@ -9,9 +9,9 @@ from tests.imap.office import Client, ImapCase
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 
 
-def append(client: Client, mailbox: bytes = b"INBOX") -> None:
+def append(client: Client, mailbox: bytes = b"INBOX") -> bytes:
     literal = b"{%d+}\r\n%b\r\n" % (len(MESSAGE), MESSAGE)
-    client.send(b"0 APPEND %b %b" % (mailbox, literal))
+    return client.send(b"0 APPEND %b %b" % (mailbox, literal))
 
 
 class Case(ImapCase):

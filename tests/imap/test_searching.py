@@ -186,7 +186,8 @@ MESSAGES = [
     b"Reply-To: elsewhere@c.test\nX-Foo: bar\nContent-Type: text/plain; charset=utf-8\n"
     b"Content-Transfer-Encoding: base64\n\n" + b"w5xiZXIgYWxsZW4gR2lwZmVsbg==\n",
     # 3
-    b"Subject: mixed\nCc: carl@c.test\nBcc: b@c.test\n"
+    b"Subject: mixed\nSubject: zweitens\nMessage-ID: <a@c>\nMessage-ID: <b@c>\n"
+    b"Cc: carl@c.test\nBcc: b@c.test\n"
     b"Content-Type: multipart/mixed; boundary=b\n\n"
     b"--b\nContent-Type: text/html; charset=iso-8859-1\n"
     b"Content-Transfer-Encoding: quoted-printable\n\n<p>Stra=DFe <b>nac</b>h S=FCden\n"
@@ -232,6 +233,11 @@ FOUND: list[tuple[bytes, list[int]]] = [
     (b'SUBJECT "gr\xc3\xbc\xc3\x9fe"', [2]),
     (b"SUBJECT {6}\r\n\xe6\x97\xa5\xe6\x9c\xac", [4]),
     (b"HEADER Message-ID <one@a.test>", [1]),
+    (b"SUBJECT zweitens", [3]),
+    (b"SUBJECT zw", [3]),
+    (b"HEADER Subject mixed", [3]),
+    (b"HEADER Message-ID <b@c>", [3]),
+    (b"HEADER Message-ID zweitens", []),
     (b'HEADER Reply-To ""', [2]),
     (b"HEADER x-foo BAR", [2]),
     (b'HEADER X-None ""', []),

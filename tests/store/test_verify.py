@@ -134,7 +134,9 @@ class VerifyTests(SynchronousTestCase):
     def test_mailbox_that_is_gone_and_orphans(self) -> None:
         self.office.store.open("Sent")
         os.rename(self.office.maildir / ".Sent", self.office.root / "elsewhere")
-        self.sql("INSERT INTO content VALUES (999, 1, 0, '', '', '', '', '', '', NULL)")
+        self.sql(
+            "INSERT INTO content VALUES (999, 1, 0, '', 0, '', '', '', '', '', NULL)"
+        )
         self.assertFound("has no folder")
         self.assertFound("1 unknown messages")
         self.assertMended()

@@ -38,8 +38,6 @@ _TEMPLATES: dict[Item, bytes] = {
 
 
 async def fetch(session: Session, request: Fetch) -> bytes:
-    if not all(map(session.offers, request.extensions)):
-        raise ProtocolViolation("Unknown fetch item")
     mailbox = session.mailbox
     try:
         uids = mailbox.uids(request.messages, by_uid=request.by_uid)

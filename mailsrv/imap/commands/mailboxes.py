@@ -7,7 +7,7 @@ Also RFC 6154 (CREATE with a special use), RFC 8438 (STATUS=SIZE) and RFC 8474
 import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.logger import Logger
@@ -19,7 +19,7 @@ from mailsrv.imap.listing import List
 from mailsrv.imap.parser import Parser
 from mailsrv.imap.session import Session
 from mailsrv.store.names import INBOX, SEPARATOR
-from mailsrv.store.values import MailboxStatus, NoSuchMailbox
+from mailsrv.store.values import MailboxInfo, MailboxStatus, NoSuchMailbox
 
 log = Logger()
 
@@ -73,6 +73,7 @@ def parse_create(arguments: Parser) -> Create:
         return "\\" + arguments.atom().decode("ascii")
 
     def parameter() -> None:
+        arguments.uses(b"CREATE-SPECIAL-USE")
         if arguments.keyword() != b"USE":
             raise ProtocolViolation("Unknown parameter of CREATE")
         arguments.space()
@@ -153,7 +154,7 @@ async def write_list(session: Session, name: str, old_name: str = "") -> None:
     """Tell a client of IMAP4rev2 how a mailbox is called (RFC 9051 section 6.3.9.7)."""
     if not session.is_rev2:
         return
-    for mailbox in await session.account_mailboxes.mailboxes():
+    for mailbox in await _mailboxes(session):
         if mailbox.name == name:
             session.write(listing.list_response(mailbox, old_name))
 
@@ -171,15 +172,21 @@ async def unsubscribe(session: Session, name: str) -> bytes:
 # LIST, LSUB, XLIST
 
 
+async def _mailboxes(session: Session) -> Sequence[MailboxInfo]:
+    """Return all mailboxes, as far as LIST may show what they are for."""
+    found = await session.account_mailboxes.mailboxes()
+    if session.has(b"SPECIAL-USE"):
+        return found
+    return [replace(mailbox, special_uses=()) for mailbox in found]
+
+
 async def list_mailboxes(session: Session, request: List) -> bytes:
     if request.asks_for_separator:
         session.write(b'* LIST (\\Noselect) "/" ""\r\n')
         return b""
     if request.status:
-        if not session.offers(b"LIST-STATUS"):
-            raise ProtocolViolation("Unknown option STATUS")
         _check_status_items(session, request.status)
-    mailboxes = await session.account_mailboxes.mailboxes()
+    mailboxes = await _mailboxes(session)
     listed = list(listing.list_responses(request, mailboxes))
     if not request.status:
         session.write(b"".join(response for _, response in listed))

@@ -89,7 +89,7 @@ async def append(session: Session, arguments: Append) -> bytes:
     finally:
         for incoming in messages:
             await incoming.abort()
-    if not appended.uids:
+    if not appended.uids or not session.has(b"UIDPLUS"):
         return b""
     return b"APPENDUID %d %b" % (
         appended.uid_validity,
@@ -242,6 +242,8 @@ async def copy(session: Session, arguments: Transfer, *, by_uid: bool) -> bytes:
         raise Refused("No such mailbox", b"TRYCREATE") from None
     if not copied.source_uids:
         raise Refused("The messages are gone", b"EXPUNGEISSUED")
+    if not session.has(b"UIDPLUS"):
+        return b""
     return _copy_uid(copied.uid_validity, copied.source_uids, copied.target_uids)
 
 
@@ -261,7 +263,8 @@ async def move(session: Session, arguments: Transfer, *, by_uid: bool) -> bytes:
     # RFC 6851 section 4.3: before the EXPUNGEs, which are news sent after this.
     code = _copy_uid(moved[0].uid_validity, sources, targets)
     _log_gone("moved", session, sources, target=arguments.target)
-    session.write(b"* OK [%b] Moved.\r\n" % code)
+    if session.has(b"UIDPLUS"):
+        session.write(b"* OK [%b] Moved.\r\n" % code)
     return b""
 
 

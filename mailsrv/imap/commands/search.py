@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from mailsrv.imap import format
 from mailsrv.imap.commands.rule import both
-from mailsrv.imap.errors import ProtocolViolation
 from mailsrv.imap.search_arguments import Program, Return, parse_search
 from mailsrv.imap.searching import Match, Scope, Searcher
 from mailsrv.imap.session import Session
@@ -19,7 +18,6 @@ NUMBERS = 2000  # of an answer, written at once
 
 async def search(session: Session, program: Program, *, by_uid: bool) -> bytes:
     """Answer with the numbers of the messages that match, ascending."""
-    check_offered(session, program, b"ESEARCH")
     found = await matching(session, program)
     save(session, program, found)
     returns = program.returns
@@ -33,16 +31,6 @@ async def search(session: Session, program: Program, *, by_uid: bool) -> bytes:
 
 
 # Finding
-
-
-def check_offered(session: Session, program: Program, extension: bytes) -> None:
-    """Refuse what is switched off: RETURN is of `extension`."""
-    if session.is_rev2 and extension == b"ESEARCH":
-        return  # RFC 9051 has it all
-    if program.returns is not None and not session.offers(extension):
-        raise ProtocolViolation("Unknown search key")
-    if program.saves and not session.offers(b"SEARCHRES"):
-        raise ProtocolViolation("Unknown result option")
 
 
 async def matching(session: Session, program: Program) -> list[Match]:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from mailsrv.imap.commands.rule import both
 from mailsrv.imap.commands.search import (
-    check_offered,
     matching,
     save,
     write_extended,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 async def sort(session: Session, request: Sort, *, by_uid: bool) -> bytes:
     """Answer with the numbers of the messages that match, in order."""
     program = request.program
-    check_offered(session, program, b"ESORT")
     mailbox = session.mailbox
     matches = await matching(session, program)
 
