@@ -89,9 +89,9 @@ class FileOctets:
     is killed. Here what is gone is missing from a slice.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, octets: int) -> None:
         self._fd = fd
-        self._octets = os.fstat(fd).st_size
+        self._octets = octets
         self._start, self._piece = 0, b""
 
     def __len__(self) -> int:
@@ -121,10 +121,11 @@ class FileOctets:
         return -1
 
 
-def file_content(fd: int) -> Content:
+def file_content(fd: int, octets: int) -> Content:
     """Give the content of an open file, a large one at little cost of memory."""
-    octets = os.fstat(fd).st_size
-    return os.pread(fd, octets, 0) if octets <= _WHOLE_OCTETS else FileOctets(fd)
+    if octets <= _WHOLE_OCTETS:
+        return os.pread(fd, octets, 0)
+    return FileOctets(fd, octets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +145,9 @@ def read_message(
     directory: Path, entry: Entry, keys: Sequence[tuple[int, bytes]]
 ) -> Filled:
     """Compute the ready bytes of a message. Raises as `open_file` does."""
-    fd = open_file(path_of(directory, entry))
+    fd, status = open_file(path_of(directory, entry))
     try:
-        content = file_content(fd)
+        content = file_content(fd, status.st_size)
         found = summary(content)
         fields: tuple[tuple[int, bytes], ...] = ()
         if keys:
@@ -258,11 +259,11 @@ def measure(
         sizes: list[tuple[int, int]] = []
         for message in messages[start : start + MEASURED_MESSAGES]:
             try:
-                fd = open_file(path_of(directory, message.entry))
+                fd, status = open_file(path_of(directory, message.entry))
             except (FileNotFoundError, MessageGone):
                 continue
             try:
-                content = file_content(fd)
+                content = file_content(fd, status.st_size)
                 octets = LineCounter(content).advance(len(content))
             finally:
                 os.close(fd)
@@ -381,7 +382,7 @@ def make_fields(
         (mailbox, dumps([uid for uid in uids if uid not in found])),
     ).fetchall():
         try:
-            fd = open_file(path_of(directory, Entry(base + info, bool(in_new))))
+            fd, _ = open_file(path_of(directory, Entry(base + info, bool(in_new))))
         except (FileNotFoundError, MessageGone):
             continue
         try:

@@ -195,11 +195,10 @@ def _copy_small(source: Path, target: Path) -> None:
 def _copy(source: bytes, target: bytes) -> bool:
     """Copy a message's octets and its date; False: it is gone."""
     try:
-        fd = maildir.open_file(source)
+        fd, status = maildir.open_file(source)
     except FileNotFoundError:
         return False
     with open(fd, "rb") as old:
-        status = os.fstat(fd)
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
         with open(os.open(target, flags, FILE_MODE), "wb") as new:
             shutil.copyfileobj(old, new)

@@ -73,7 +73,7 @@ def _read(folder: Folder, delivered: Sequence[Delivered]) -> list[_Incoming]:
                 filled = read_message(folder.directory, entry, keys)
                 size_octets = filled.summary.size_octets
             else:
-                os.close(open_file(path_of(folder.directory, entry)))
+                os.close(open_file(path_of(folder.directory, entry))[0])
         except (FileNotFoundError, MessageGone):
             continue
         arrival = Arrival(

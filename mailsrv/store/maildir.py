@@ -225,8 +225,8 @@ def _octets(directory: Path) -> bytes:
     return os.fsencode(directory)
 
 
-def open_file(path: bytes) -> int:
-    """Open a message's file for reading and return its descriptor.
+def open_file(path: bytes) -> tuple[int, os.stat_result]:
+    """Open a message's file for reading; return its descriptor and status.
 
     Raises FileNotFoundError, which means: scan again; the file may have another
     name. Raises MessageGone for what is no regular file (never followed, never
@@ -240,10 +240,11 @@ def open_file(path: bytes) -> int:
         if os.path.islink(path):
             raise MessageGone("the message's file is a link") from error
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         raise MessageGone("the message's file is no regular file")
-    return fd
+    return fd, status
 
 
 def rename(directory: Path, old: Entry, new: Entry, disk: Disk = DISK) -> bool:

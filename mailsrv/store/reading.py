@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailsrv.mime.served import STEP, LineCounter, seek, to_crlf
+from mailsrv.mime.served import STEP, Content, LineCounter, seek, to_crlf
 from mailsrv.mime.structure import Part, load
 from mailsrv.mime.summary import summary
 from mailsrv.store.content import among, file_content
@@ -110,8 +110,11 @@ class MessageFile:
     def structure(self) -> Part:
         """Return the tree of the message's parts; their offsets are for `read`."""
         if self._structure is None:
-            self._structure = summary(file_content(self._fd)).structure
+            self._structure = summary(self._content()).structure
         return load(self._structure)
+
+    def _content(self) -> Content:
+        return file_content(self._fd, os.fstat(self._fd).st_size)
 
     def read(self, offset: int, count: int) -> bytes:
         """Return `count` served octets from `offset`, fewer only at the end.
@@ -146,6 +149,25 @@ class MessageFile:
         self.close()
 
 
+class SmallMessageFile(MessageFile):
+    """A message of which the whole file was read at once, as most are."""
+
+    def __init__(self, octets: bytes, structure: bytes | None) -> None:
+        self._octets = octets
+        self._served = to_crlf(octets)
+        self.size_octets = len(self._served)
+        self._structure = structure
+
+    def _content(self) -> Content:
+        return self._octets
+
+    def read(self, offset: int, count: int) -> bytes:
+        return self._served[offset : offset + count]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def find(directory: Path, base: bytes) -> Entry | None:
     """Look for the file of a base name, which another program has renamed."""
     for _ in range(2):  # one scan may miss a file that is renamed just then
@@ -156,7 +178,7 @@ def find(directory: Path, base: bytes) -> Entry | None:
     return None
 
 
-def open_entry(directory: Path, entry: Entry) -> int:
+def open_entry(directory: Path, entry: Entry) -> tuple[int, os.stat_result]:
     """Open a message's file, by whatever name it has now. Raises MessageGone."""
     for _ in range(3):
         try:
@@ -182,19 +204,21 @@ class Located:
 
     def open(self) -> MessageFile:
         """Open the message's octets. Raises MessageGone."""
-        fd = open_entry(self.directory, self.entry)
-        # The file was renamed when it was to be filled, or somebody has written
+        fd, status = open_entry(self.directory, self.entry)
+        # Else the file was renamed when it was to be filled, or somebody has written
         # another one of its name.
-        if self.structure is None or int(os.fstat(fd).st_mtime) != self.internal_date:
-            return _unindexed_file(fd)
-        return MessageFile(fd, self.size_octets, self.structure, self.checkpoints)
-
-
-def _unindexed_file(fd: int) -> MessageFile:
-    """Make a file ready of which the index knows nothing, or something else."""
-    content = file_content(fd)
-    counter = LineCounter(content)
-    return MessageFile(fd, counter.advance(len(content)), None, counter.checkpoints())
+        known = int(status.st_mtime) == self.internal_date
+        structure = self.structure if known else None
+        if status.st_size <= STEP:
+            try:
+                return SmallMessageFile(os.pread(fd, status.st_size, 0), structure)
+            finally:
+                os.close(fd)
+        if structure is not None:
+            return MessageFile(fd, self.size_octets, structure, self.checkpoints)
+        counter = LineCounter(file_content(fd, status.st_size))
+        size_octets = counter.advance(status.st_size)
+        return MessageFile(fd, size_octets, None, counter.checkpoints())
 
 
 def locate(

@@ -72,7 +72,8 @@ def _judge(folder: Folder, filed: Message, client: Message) -> Pair | None:
     files = []
     try:
         for message in (filed, client):
-            files.append(open_entry(folder.directory, message.entry))
+            fd, _ = open_entry(folder.directory, message.entry)
+            files.append(fd)
         headers = [_header(fd) for fd in files]
         if not _same_bodies(*zip(files, map(len, headers), strict=True)):
             return None

@@ -215,7 +215,7 @@ def _copy_content(
 ) -> None:
     """Copy by octets, through tmp/, with the time that is the INTERNALDATE."""
     temporary = os.fsencode(target.directory / "tmp") + b"/" + arrival.base
-    old_fd = maildir.open_file(old)
+    old_fd, _ = maildir.open_file(old)
     try:
         fd = target.disk.create(temporary)
         try:

@@ -275,7 +275,7 @@ def _right_size(folder: Folder, entry: Entry, size: int) -> int | None:
 
 def _served_octets(folder: Folder, entry: Entry) -> int:
     counter = LineCounter()
-    fd = maildir.open_file(maildir.path_of(folder.directory, entry))
+    fd, _ = maildir.open_file(maildir.path_of(folder.directory, entry))
     try:
         while piece := os.read(fd, COUNT_OCTETS):
             counter.feed(piece)

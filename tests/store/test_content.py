@@ -46,7 +46,7 @@ class FileOctetsTests(SynchronousTestCase):
     def test_finds_and_slices_as_bytes_do(
         self, octets: bytes, sought: bytes, places: list[tuple[int, int]]
     ) -> None:
-        file = FileOctets(self.open(octets))
+        file = FileOctets(self.open(octets), len(octets))
         self.assertEqual(len(file), len(octets))
         self.assertEqual(file.find(sought), octets.find(sought))
         for start, end in places:
@@ -59,20 +59,22 @@ class FileOctetsTests(SynchronousTestCase):
     @settings(max_examples=50, deadline=None)
     @given(SOME)
     def test_summary_is_that_of_the_bytes(self, octets: bytes) -> None:
-        self.assertEqual(summary(FileOctets(self.open(octets))), summary(octets))
+        self.assertEqual(
+            summary(FileOctets(self.open(octets), len(octets))), summary(octets)
+        )
 
     @settings(max_examples=50, deadline=None)
     @given(SOME, st.integers(0, 200))
     def test_file_that_was_cut_has_some_summary(self, octets: bytes, cut: int) -> None:
         fd = self.open(octets)
-        file = FileOctets(fd)
+        file = FileOctets(fd, len(octets))
         file.find(b"\n")
         os.truncate(self.path, min(cut, len(octets)))
         self.assertEqual(summary(file).file_octets, len(octets))
 
     def test_file_cut_in_the_midst(self) -> None:
         fd = self.open(b"a" * 20)
-        file = FileOctets(fd)
+        file = FileOctets(fd, 20)
         os.truncate(self.path, 7)
         self.assertEqual((file[:20], file.find(b"b")), (b"a" * 7, -1))
 
@@ -83,7 +85,7 @@ class LargeFileTests(SynchronousTestCase):
         path.write_bytes(LARGE)
         fd = os.open(path, os.O_RDONLY)
         self.addCleanup(os.close, fd)
-        found = file_content(fd)
+        found = file_content(fd, len(LARGE))
         self.assertIsInstance(found, FileOctets)
         self.assertEqual(summary(found), summary(LARGE))
         os.truncate(path, 4096)  # as it is read, which killed the server

@@ -185,8 +185,9 @@ class FolderTests(SynchronousTestCase):
 
     def test_message_is_opened(self) -> None:
         self.put("a", b"content")
-        fd = open_file(path_of(self.directory, Entry(b"a", False)))
+        fd, status = open_file(path_of(self.directory, Entry(b"a", False)))
         self.addCleanup(os.close, fd)
+        self.assertEqual(status.st_size, 7)
         self.assertEqual(os.read(fd, 100), b"content")
         self.assertFalse(os.get_inheritable(fd))
 

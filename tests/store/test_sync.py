@@ -19,7 +19,7 @@ from mailsrv.store.account import AccountStore
 from mailsrv.store.content import header_key
 from mailsrv.store.locks import UidlistLock
 from mailsrv.store.pop3_uidl import DEFAULT, compiled
-from mailsrv.store.reading import MessageFile
+from mailsrv.store.reading import MessageFile, SmallMessageFile
 from mailsrv.store.scanning import Folder
 from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import FLAGGED, SEEN, LockHeld, MessageGone
@@ -469,10 +469,16 @@ class MessageFileTests(SynchronousTestCase):
     ) -> None:
         content = b"".join(pieces)
         served = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        file = self.open(content)
-        self.assertEqual(file.size_octets, len(served))
-        for offset, count in reads:
-            self.assertEqual(file.read(offset, count), served[offset : offset + count])
+        for file in (self.open(content), SmallMessageFile(content, None)):
+            self.assertEqual(file.size_octets, len(served))
+            for offset, count in reads:
+                piece = served[offset : offset + count]
+                self.assertEqual(file.read(offset, count), piece)
+
+    def test_small_file_knows_its_parts(self) -> None:
+        content = b"Subject: x\n\ntext\n"
+        with SmallMessageFile(content, None) as file:
+            self.assertEqual(file.structure().served_body, 14)
 
     def test_reading_in_pieces_reads_the_file_about_once(self) -> None:
         content = (b"x" * 72 + b"\n") * 40_000  # 2.9 MB
