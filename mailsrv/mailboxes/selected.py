@@ -159,6 +159,10 @@ class Selected:
         there = self._view.messages.index
         return self._tracker.holds_expunges and any(there(u) is None for u in uids)
 
+    def takes_keywords(self) -> bool:
+        """Whether to tell of new keywords now, before flags are shown; see `news`."""
+        return self._tracker.takes_keywords()
+
     def is_recent(self, uid: int) -> bool:
         """Tell whether to add \\Recent to the message's flags."""
         return self._tracker.is_recent(uid)

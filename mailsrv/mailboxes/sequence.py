@@ -387,6 +387,13 @@ class Tracker:
             or self._keywords != self.messages.keywords
         )
 
+    def takes_keywords(self) -> bool:
+        """Whether there are keywords that the session was not told of; it is now."""
+        if self._keywords == self.messages.keywords:
+            return False
+        self._keywords = self.messages.keywords
+        return True
+
     def news(self, *, expunges: bool) -> list[News]:
         """Return the untagged responses to send now, in order; each only once.
 
@@ -396,8 +403,7 @@ class Tracker:
         that after it. Of very many changed flags the rest comes by the next call.
         """
         news: list[News] = []
-        if self._keywords != self.messages.keywords:
-            self._keywords = self.messages.keywords
+        if self.takes_keywords():
             news.append(Keywords(self._keywords))
         if expunges and self._gone:
             # From the highest down: no number changes one that follows.

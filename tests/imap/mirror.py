@@ -36,11 +36,20 @@ class Copy:
     uid_next: int = 1  # all messages below are known
     flags: dict[int, frozenset[bytes]] = field(default_factory=dict)
     mod_seqs: dict[int, int] = field(default_factory=dict)
+    unstamped: set[int] = field(default_factory=set)  # MODSEQ was due, and not told
 
     def drop(self, uids: Iterable[int]) -> None:
         for uid in uids:
             self.flags.pop(uid, None)
             self.mod_seqs.pop(uid, None)
+            self.unstamped.discard(uid)
+
+    def go_astray(self) -> None:
+        """Become the copy of an index that was lost, and wrong in all that can be."""
+        self.mod_seq += 10**15
+        uids = range(1, self.uid_next)
+        self.flags = dict.fromkeys(uids, frozenset([b"\\draft"]))
+        self.mod_seqs.clear()
 
 
 class Mirror:
@@ -71,6 +80,8 @@ class Mirror:
         self._seen = 0  # the highest MODSEQ of this command
         self._goal = 0  # the HIGHESTMODSEQ that holds once all is synchronised
         self._told: set[int] = set()  # whose FLAGS came in this command
+        self._stamped: set[int] = set()  # the same of MODSEQ
+        self._keywords: set[bytes] = set()  # of the mailbox
         self._grown = False  # EXISTS came in this command
         self._cut_after: int | None = None
 
@@ -119,7 +130,7 @@ class Mirror:
         self._command = command
         self._highest = self._seen = 0
         self._grown = False
-        self._told = set()
+        self._told, self._stamped = set(), set()
         self.log.append(f"C: {command!r}")
         self._send(b"T " + command + b"\r\n")
 
@@ -194,6 +205,8 @@ class Mirror:
             self._hear_vanished(_uids(found[2]), earlier=bool(found[1]))
         elif found := re.match(rb"\* OK \[HIGHESTMODSEQ (\d+)\]", line):
             self._highest = int(found[1])
+        elif found := re.match(rb"\* FLAGS \((.*)\)\Z", line):
+            self._keywords = set(found[1].lower().split())
         elif found := re.match(rb"\* OK \[UIDVALIDITY (\d+)\]", line):
             if self.copy.uid_validity != int(found[1]):
                 self.copies[self.mailbox] = Copy(int(found[1]))
@@ -269,7 +282,9 @@ class Mirror:
             return  # of a message that it will ask for
         if found := re.search(rb"\bFLAGS \(([^)]*)\)", line):
             self._told.add(uid)
-            copy.flags[uid] = frozenset(found[1].lower().split()) - {b"\\recent"}
+            flags = frozenset(found[1].lower().split()) - {b"\\recent"}
+            assert flags <= self._keywords, (flags, self._keywords)
+            copy.flags[uid] = flags
             if copy.uid_next <= uid:
                 self._command = self._command.replace(
                     b"%d:*" % copy.uid_next, b"%d:*" % (uid + 1)
@@ -277,6 +292,8 @@ class Mirror:
                 copy.uid_next = uid + 1
         if mod_seq is not None:
             assert mod_seq > 0
+            self._stamped.add(uid)
+            copy.unstamped.discard(uid)  # late, as after the loss of the index
             copy.mod_seqs[uid] = mod_seq
 
     # What the client does
@@ -350,18 +367,34 @@ class Mirror:
         """STORE; of an UNCHANGEDSINCE that fails nothing is known but the reply."""
         condition = b""
         if unchanged_since and uid in self.copy.mod_seqs:
-            condition = b" (UNCHANGEDSINCE %d)" % self.copy.mod_seqs[uid]
+            since = self.copy.mod_seqs[uid] - (uid % 2)  # or too low
+            condition = b" (UNCHANGEDSINCE %d)" % since
         before = self.copy.flags.get(uid)
         reply = yield b"UID STORE %d%b %b" % (uid, condition, item)
-        told = self._told
+        told, stamped = self._told, self._stamped
+        if b"[MODIFIED " in reply:
+            assert uid in told
+            return
         if b".SILENT" not in item or not reply.startswith(b"T OK"):
             return
-        found = re.search(rb"\[MODIFIED (\d+)\]", reply)
-        if found is not None or before is None or uid not in self.copy.flags:
+        if before is None or uid not in self.copy.flags:
             return
+        after = applied(before, item)
+        # RFC 7162 section 3.1.3; but not of a message that is gone.
+        if (condition or after != before) and uid not in stamped:
+            self.copy.unstamped.add(uid)
         # RFC 3501 section 6.4.6: the client works it out, unless it was told.
         if uid not in told:
-            self.copy.flags[uid] = applied(before, item)
+            self.copy.flags[uid] = after
+
+    def look_back(self, since: int) -> Steps:
+        """Ask what has changed, while the session is told of it anyway."""
+        vanished = b" VANISHED" * (self.kind is not Kind.CONDSTORE)
+        yield b"UID FETCH 1:%d (FLAGS) (CHANGEDSINCE %d%b)" % (
+            self.copy.uid_next - 1,
+            since,
+            vanished,
+        )
 
     def commands(self, *commands: bytes) -> Steps:
         for command in commands:

@@ -42,6 +42,16 @@ class ExactTests(ImapCase):
         self.assertIn(b"5 OK", client.send(b"5 STORE 2 +FLAGS.SILENT (\\Seen)\r\n"))
         self.assertIn(b"6 OK", client.send(b"6 UID STORE 1:3 +FLAGS (\\Seen)\r\n"))
 
+    def test_keywords_are_told_before_flags_that_use_them(self) -> None:
+        client, other = self.selected(2), self.selected()
+        for n, items in enumerate((b"FLAGS", b"(FLAGS RFC822.SIZE)")):
+            other.send(b"2 STORE 1 +FLAGS (k%d)\r\n" % n)
+            answer = client.send(b"3 FETCH 1:2 %b\r\n" % items)
+            told = answer.index(b"* FLAGS (")
+            self.assertLess(told, answer.index(b"* 1 FETCH"))
+            self.assertIn(b"k%d" % n, answer[told:].split(b"\r\n")[0])
+            self.assertEqual(answer.count(b"* FLAGS"), 1)
+
     def test_copy_of_messages_that_are_gone_copies_none(self) -> None:
         client, other = self.selected(3), self.selected()
         other.send(b"2 STORE 2 FLAGS (\\Deleted)\r\n3 EXPUNGE\r\n")

@@ -29,6 +29,8 @@ ITEMS = (
     b"FLAGS.SILENT ($kw)",
     b"+FLAGS.SILENT (\\Deleted)",
     b"FLAGS ()",
+    b"+FLAGS.SILENT ($late)",
+    b"+FLAGS ($later $last)",
 )
 _LETTERS = {
     "S": b"\\seen",
@@ -126,6 +128,7 @@ class World:
                     mirror.copy.flags, truth, f"{mirror.kind} {n} {mailbox!r}"
                 )
                 self.test.assertEqual(len(mirror.numbers), len(truth))
+                self.test.assertEqual(mirror.copy.unstamped & truth.keys(), set())
 
     def each(self, mailbox: bytes, do: Callable[[Mirror], None]) -> None:
         for mirror in self.mirrors:
@@ -137,9 +140,7 @@ class World:
     def truth(self, mailbox: bytes) -> dict[int, frozenset[bytes]]:
         """Read a folder as another program would."""
         folder = self.directory(mailbox)
-        uids: dict[str, int] = {}
-        for line in (folder / "dovecot-uidlist").read_text().splitlines()[1:]:
-            uids[line.partition(" :")[2]] = int(line.split(" ")[0])
+        uids = self.uids(folder)
         names = {}
         if (folder / "dovecot-keywords").exists():
             for line in (folder / "dovecot-keywords").read_text().splitlines():
@@ -153,6 +154,13 @@ class World:
                 name.partition(":2,") for name in os.listdir(folder / sub)
             )
         }
+
+    def uids(self, folder: Path) -> dict[str, int]:
+        """Read the UIDs by base name."""
+        uids: dict[str, int] = {}
+        for line in (folder / "dovecot-uidlist").read_text().splitlines()[1:]:
+            uids[line.partition(" :")[2]] = int(line.split(" ")[0])
+        return uids
 
     def settle(self) -> None:
         """Let all jobs run to their end."""
@@ -184,8 +192,26 @@ class World:
         if uids := sorted(mirror.copy.flags):
             uid = uids[value % len(uids)]
             item = ITEMS[value // 7 % len(ITEMS)]
-            condition = value % 5 == 0
+            condition = value % 3 == 0
             mirror.begin(mirror.store(uid, item, unchanged_since=condition))
+
+    def race(self, mirror: Mirror, value: int) -> None:
+        """Store silently what another program has just flagged as well."""
+        folder = self.directory(mirror.mailbox)
+        uids = self.uids(folder)
+        for name in sorted(os.listdir(folder / "cur"))[value % 3 :: 3]:
+            base, _, letters = name.partition(":2,")
+            if uids.get(base) in mirror.copy.flags:
+                letters = "".join(sorted(set(letters) ^ {"R"}))
+                os.rename(folder / "cur" / name, folder / "cur" / f"{base}:2,{letters}")
+                item = (b"+FLAGS.SILENT", b"-FLAGS.SILENT")[value % 2] + b" (\\Seen)"
+                mirror.begin(mirror.store(uids[base], item, unchanged_since=False))
+                return
+
+    def look_back(self, mirror: Mirror, value: int) -> None:
+        if mirror.synchronised and mirror.copy.uid_next > 1:
+            since = (mirror.copy.mod_seq, mirror.copy.mod_seq - 5, 1)[value % 3]
+            mirror.begin(mirror.look_back(since))
 
     def store_many(self, mirror: Mirror, value: int) -> None:
         if mirror.numbers:
@@ -237,6 +263,13 @@ class World:
         mirror.open(MAILBOXES[value % 2], value // 2)
 
     # What happens around them
+
+    def meet(self, value: int) -> None:
+        """All who have nothing else to do look at one mailbox."""
+        for mirror in self.mirrors:
+            mirror.done()
+            if not mirror.busy and mirror.mailbox != MAILBOXES[value % 2]:
+                mirror.open(MAILBOXES[value % 2], value // 2)
 
     def hold(self, value: int) -> None:
         """Let jobs wait, until `release` or `settle`."""
@@ -297,6 +330,8 @@ _COMMANDS: dict[str, Callable[[World, Mirror, int], None]] = {
     "append": World.append,
     "store": World.store,
     "store_many": World.store_many,
+    "race": World.race,
+    "look_back": World.look_back,
     "expunge": World.expunge,
     "transfer": World.transfer,
     "read": World.read,
@@ -307,11 +342,22 @@ _COMMANDS: dict[str, Callable[[World, Mirror, int], None]] = {
     "close": World.close,
     "switch": World.switch,
 }
+
+
+def go_astray(mirror: Mirror) -> None:
+    mirror.lose()
+    for copy in mirror.copies.values():
+        if copy.mod_seq:
+            copy.go_astray()
+
+
 _ALWAYS: dict[str, Callable[[Mirror, int], None]] = {
+    "astray": lambda mirror, _: go_astray(mirror),
     "lose": lambda mirror, _: mirror.lose(),
     "cut": lambda mirror, value: mirror.cut(value % 700) if mirror.client else None,
 }
 _ALONE: dict[str, Callable[[World, int], None]] = {
+    "meet": World.meet,
     "hold": World.hold,
     "release": World.release,
     "restart": World.restart,
@@ -324,5 +370,6 @@ STEPS = (
     *_COMMANDS,
     *("append", "store", "store", "expunge", "expunge", "transfer", "look"),
     *("lose", "cut", "cut", "cut", "hold", "release", "release"),
-    *("restart", "lose_index", "outsider"),
+    *("restart", "lose_index", "outsider", "astray", "look_back", "race"),
+    *("meet", "meet", "meet"),
 )

@@ -94,6 +94,8 @@ def _columns(
     Any: numbers, and of flags octets.
     """
     mailbox = session.mailbox
+    if mailbox.takes_keywords():  # by another session; FETCH is not to show them first
+        session.write(session.flags_of_mailbox())
     rows = list(mailbox.walk(uids))
     seqs, known, masks, mod_seqs = zip(*rows, strict=True) if rows else ((),) * 4
     return seqs, {
