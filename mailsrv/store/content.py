@@ -201,29 +201,40 @@ def _write(
     with unsynced(connection):
         for message, filled in batch:
             put(connection, message.content, filled)
-            _correct(connection, message.content, filled.summary.size_octets)
+        sizes = [(f.summary.size_octets, message.content) for message, f in batch]
+        _correct(connection, sizes)
 
 
-def _correct(connection: sqlite3.Connection, content: int, size_octets: int) -> None:
-    """Settle RFC822.SIZE of a message whose name said nothing, or lied.
+def _correct(
+    connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]]
+) -> None:
+    """Settle RFC822.SIZE by content number: names said nothing of it, or lied.
 
-    Its copies are settled too: they share its ready bytes.
+    Copies are settled too: they share the number.
     """
-    wrong = connection.execute(
-        "SELECT mailbox, uid, size_octets FROM message"
-        " WHERE content = ? AND (size_octets != ? OR NOT exact)",
-        (content, size_octets),
-    ).fetchall()
-    for mailbox, uid, guessed in wrong:
+    contents = dumps([content for _, content in sizes])
+    before = _octets(connection, contents)
+    connection.executemany(
+        "UPDATE message SET size_octets = ?1, exact = 1"
+        " WHERE content = ?2 AND (size_octets != ?1 OR NOT exact)",
+        sizes,
+    )
+    for mailbox, octets in _octets(connection, contents).items():
+        if grown := octets - before[mailbox]:
+            connection.execute(
+                "UPDATE mailbox SET octets = octets + ? WHERE id = ?", (grown, mailbox)
+            )
+
+
+def _octets(connection: sqlite3.Connection, contents: str) -> dict[int, int]:
+    """Return by mailbox what messages of these content numbers take in all."""
+    return dict(
         connection.execute(
-            "UPDATE message SET size_octets = ?, exact = 1"
-            " WHERE mailbox = ? AND uid = ?",
-            (size_octets, mailbox, uid),
-        )
-        connection.execute(
-            "UPDATE mailbox SET octets = octets + ? WHERE id = ?",
-            (size_octets - guessed, mailbox),
-        )
+            "SELECT mailbox, sum(size_octets) FROM message INDEXED BY message_content"
+            " WHERE content IN (SELECT value FROM json_each(?)) GROUP BY mailbox",
+            (contents,),
+        ).fetchall()
+    )
 
 
 def fill(
@@ -267,10 +278,9 @@ def measure(
                 octets = LineCounter(content).advance(len(content))
             finally:
                 os.close(fd)
-            sizes.append((message.content, octets))
+            sizes.append((octets, message.content))
         with unsynced(connection):
-            for number, octets in sizes:
-                _correct(connection, number, octets)
+            _correct(connection, sizes)
 
 
 def guessed(connection: sqlite3.Connection, mailbox: int) -> list[Unfilled]:
