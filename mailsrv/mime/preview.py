@@ -10,7 +10,9 @@ from mailsrv.mime.text import decoded_text
 
 MAX_CHARACTERS = 200  # RFC 8970 section 3.1; never over 256
 MAX_PARTS = 5  # that are looked at until one says something
-_OCTETS = {b"plain": 8 * 1024, b"html": 48 * 1024}  # of a part; styles are long
+# Octets of a part that are looked at, and if these say too little; styles are long.
+_OCTETS = {b"plain": (2 * 1024, 8 * 1024), b"html": (8 * 1024, 48 * 1024)}
+_ENOUGH = 2 * MAX_CHARACTERS  # what is cut off does not show in the preview
 
 # Other blanks and what is not seen: newsletters fill the lines behind their first
 # words with these, so that a preview shows nothing else.
@@ -19,7 +21,7 @@ _UNSEEN = (
     "\u205f-\u206f\u3000\u3164\ufeff\ufff9-\ufffc"
 )
 _BLANKS = re.compile(f" ?[{_UNSEEN}][{_UNSEEN} ]*+")
-_QUOTED = re.compile(r"^>.*$", re.MULTILINE)
+_CUT_TAG = re.compile(r"<[^<>]*+$")
 
 
 def preview(root: Part, content: Content) -> str:
@@ -29,15 +31,18 @@ def preview(root: Part, content: Content) -> str:
     with the fields of its parts.
     """
     for count, part in enumerate(_shown(root), 1):
-        end = min(part.end, part.body + _OCTETS[part.subtype])
-        text = decoded_text(
-            content[part.body : end], part.subtype, part.parameters, part.encoding
-        )
-        # What is quoted is no news, unless it is all there is.
-        if ">" in text and (words := _words(_QUOTED.sub("", text))):
-            return words
-        if words := _words(text):
-            return words
+        for octets in _OCTETS[part.subtype]:
+            end = min(part.end, part.body + octets)
+            text = decoded_text(
+                content[part.body : end], part.subtype, part.parameters, part.encoding
+            )
+            if end < part.end and part.subtype == b"html":
+                text = _CUT_TAG.sub("", text)
+            words = _words(_news(text))
+            if len(words) >= _ENOUGH or end == part.end:
+                break
+        if words := words or _words(text):
+            return _cut(words)
         if count == MAX_PARTS:
             break
     return ""
@@ -60,16 +65,31 @@ def _shown(root: Part) -> Iterator[Part]:
                 yield part
 
 
+def _news(text: str) -> str:
+    """Leave out what is quoted: it is shown only if it is all there is."""
+    if ">" not in text:
+        return text
+    return "\n".join([line for line in text.split("\n") if line[:1] != ">"])
+
+
 def _words(text: str) -> str:
-    text = " ".join(text[: 16 * MAX_CHARACTERS].split())
-    if not (text.isascii() and text.isprintable()):
-        text = " ".join(_BLANKS.sub(_blank, text).split())
+    """Return the first words, more than are shown, with one blank between them."""
+    for characters in (5 * MAX_CHARACTERS, 16 * MAX_CHARACTERS):
+        words = " ".join(text[:characters].split())
+        if not (words.isascii() and words.isprintable()):
+            words = " ".join(_BLANKS.sub(_blank, words).split())
+        if len(words) >= _ENOUGH:
+            break
+    return words
+
+
+def _cut(words: str) -> str:
     end = MAX_CHARACTERS
-    while end < len(text) and unicodedata.category(text[end])[0] == "M":
+    while end < len(words) and unicodedata.category(words[end])[0] == "M":
         end -= 1  # no character without its accents
         if end == MAX_CHARACTERS // 2:
-            return text[:MAX_CHARACTERS]
-    return text[:end].rstrip()
+            return words[:MAX_CHARACTERS]
+    return words[:end].rstrip()
 
 
 def _blank(found: re.Match[str]) -> str:

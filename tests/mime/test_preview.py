@@ -40,6 +40,10 @@ SHOWN = [
         UTF8 + "\u0646\u200c\u0627 \u200d\xad e\xadmail\0".encode(),
         "\u0646\u200c\u0627 email",
     ),
+    # What says something only far behind.
+    (b"\n" + b"> quoted words\n" * 300 + b"answered\n", "answered"),
+    (HTML + b"<style>" + b"p {x} " * 3000 + b"</style><p>words", "words"),
+    (HTML + b"<p>one<img src='data:" + b"x" * 9000 + b"'> two", "one two"),
     (UTF8 + b"x" * 300, "x" * 200),
     (UTF8 + b"x" * 199 + "e\u0301 more".encode(), "x" * 199),
 ]
