@@ -20,7 +20,7 @@ from mailsrv.store.maildir import Entry, open_file, path_of
 from mailsrv.store.schema import HEADER_KEYS
 from mailsrv.store.values import MessageGone
 
-BATCH_MESSAGES = 50  # in one transaction
+BATCH_MESSAGES = 100  # in one transaction
 MEASURED_MESSAGES = 200
 BATCH_OCTETS = 4 * 1024 * 1024  # of files read for one transaction
 BATCH_FIELDS = 1000  # deleted in one transaction
@@ -160,38 +160,44 @@ def read_message(
     return Filled(found, fields)
 
 
-def put(connection: sqlite3.Connection, content: int, filled: Filled) -> None:
-    """Write ready bytes, in the caller's transaction."""
-    found = filled.summary
-    connection.execute(
+def put(connection: sqlite3.Connection, messages: Sequence[tuple[int, Filled]]) -> None:
+    """Write ready bytes by content number, in the caller's transaction."""
+    connection.executemany(
         "INSERT OR IGNORE INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            content,
-            found.size_octets,
-            found.sent.day if found.sent else None,
-            found.envelope,
-            found.repeats,
-            found.body,
-            found.bodystructure,
-            found.structure,
-            found.checkpoints,
-            found.preview,
-            found.thread_root,
-        ),
+        [_content_row(content, filled.summary) for content, filled in messages],
     )
-    connection.execute(
+    connection.executemany(
         "INSERT OR IGNORE INTO sort_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            content,
-            found.sent.at_utc if found.sent else None,
-            *found.sort_keys,
-        ),
+        [_sort_key_row(content, filled.summary) for content, filled in messages],
     )
-    if filled.fields:
-        connection.executemany(
-            "INSERT OR IGNORE INTO header_fields VALUES (?, ?)",
-            [(content * HEADER_KEYS + key, value) for key, value in filled.fields],
-        )
+    connection.executemany(
+        "INSERT OR IGNORE INTO header_fields VALUES (?, ?)",
+        [
+            (content * HEADER_KEYS + key, value)
+            for content, filled in messages
+            for key, value in filled.fields
+        ],
+    )
+
+
+def _content_row(content: int, found: Summary) -> tuple[object, ...]:
+    return (
+        content,
+        found.size_octets,
+        found.sent.day if found.sent else None,
+        found.envelope,
+        found.repeats,
+        found.body,
+        found.bodystructure,
+        found.structure,
+        found.checkpoints,
+        found.preview,
+        found.thread_root,
+    )
+
+
+def _sort_key_row(content: int, found: Summary) -> tuple[object, ...]:
+    return (content, found.sent.at_utc if found.sent else None, *found.sort_keys)
 
 
 def _write(
@@ -199,15 +205,12 @@ def _write(
 ) -> None:
     """Write ready bytes in a transaction of their own; correct guessed sizes."""
     with unsynced(connection):
-        for message, filled in batch:
-            put(connection, message.content, filled)
+        put(connection, [(message.content, filled) for message, filled in batch])
         sizes = [(f.summary.size_octets, message.content) for message, f in batch]
         _correct(connection, sizes)
 
 
-def _correct(
-    connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]]
-) -> None:
+def _correct(connection: sqlite3.Connection, sizes: Sequence[tuple[int, int]]) -> None:
     """Settle RFC822.SIZE by content number: names said nothing of it, or lied.
 
     Copies are settled too: they share the number.

@@ -52,9 +52,10 @@ def ingest(folder: Folder, delivered: Sequence[Delivered]) -> None:
             if uidlist.mark is not None:
                 box.mark = uidlist.mark
             save_box(folder.connection, box)
-            for i in new:
-                if i.filled is not None:
-                    put(folder.connection, i.arrival.content, i.filled)
+            put(
+                folder.connection,
+                [(i.arrival.content, i.filled) for i in new if i.filled is not None],
+            )
 
 
 def _is_known(folder: Folder, box: Box, incoming: _Incoming) -> bool:
