@@ -144,7 +144,11 @@ class Parts:
     def start(self) -> "Deferred[None]":
         """Read the accounts, blocking: without them no mail could be answered."""
         self._live.start()
-        return Deferred.fromCoroutine(self._mail_store.start())
+        return Deferred.fromCoroutine(self._start_store())
+
+    async def _start_store(self) -> None:
+        await self._mail_store.start()
+        await self._mail_store.accounts_changed(self._live.current.accounts())
 
     async def use(self, settings: Settings) -> None:
         """Hand new settings to all, and read the accounts again."""

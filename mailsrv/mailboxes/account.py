@@ -35,7 +35,7 @@ from mailsrv.settings import StoreSettings
 from mailsrv.store import pop3_uidl
 from mailsrv.store.account import AccountStore
 from mailsrv.store.durable import DISK
-from mailsrv.store.index import INDEX_FILE, Connections
+from mailsrv.store.index import Connections
 from mailsrv.store.names import INBOX, canonical, directory
 from mailsrv.store.pop3_uidl import Uidl
 from mailsrv.store.sent import FILED
@@ -65,6 +65,7 @@ _OWN_EVENTS_S = 0.1  # so long after a write of ours events may still be its own
 _USAGE_AGE_S = 5.0  # what other processes deliver shows after this
 _FILL_MOST = 500  # content rows computed ahead; of more, on demand
 _FILL_SLICE = 16
+_STEP_S = 0.02  # of work in the background
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,19 +374,33 @@ class AccountMailboxes:
     # Texts for SEARCH
 
     async def index_texts(self) -> bool:
-        """Take up some texts that search lacks; return whether there are more."""
+        """Take up some texts that search lacks; return whether there are more.
+
+        First the mailboxes that nobody has opened yet: what another server has left
+        is ready when its first client comes.
+        """
         run = self._around.threads.read.run
-        if self._store is None and not await run((self._root / INDEX_FILE).exists):
-            return False  # nobody has ever looked at this account
-
-        def step(store: AccountStore) -> tuple[int, bool]:
-            reserve = self._around.settings().free_space_reserve_octets
-            if DISK.free_octets(self._root) < reserve:
-                return self._texts_after, False
-            return store.index_texts(self._texts_after)
-
-        self._texts_after, more = await self.read(step)
+        if self._store is None and not await run(self._maildir.exists):
+            return False  # no mail has ever come here
+        reserve = self._around.settings().free_space_reserve_octets
+        if await run(lambda: DISK.free_octets(self._root)) < reserve:
+            return False
+        if self._texts_after == 0 and await self._take_over():
+            return True
+        after = self._texts_after
+        self._texts_after, more = await self.read(lambda s: s.index_texts(after))
         return more
+
+    async def _take_over(self) -> bool:
+        """Take in mailboxes that nobody has opened; return whether there are more."""
+        seconds = self._around.reactor.seconds
+        until_s = seconds() + _STEP_S
+        for name in await self.write(lambda store: store.uncounted()):
+            if seconds() > until_s:
+                return True
+            with suppress(NoSuchMailbox):
+                await self.status(name)
+        return False
 
     def sweep_texts(self) -> None:
         """Go through all texts again, to drop those of messages that are gone."""

@@ -161,6 +161,21 @@ class TextsOfAccountsTests(SynchronousTestCase):
         again.clock.advance(FIRST_S)
         self.assertEqual(self.ask("needle"), Matches({UID(1)}, set()))
 
+    def test_what_another_server_left_is_taken_over(self) -> None:
+        maildir = self.office.root / "anna" / "Maildir"
+        for folder in (maildir, maildir / ".Work", maildir / ".NoMaildir"):
+            folder.mkdir(parents=True)
+        for place in (maildir, maildir / ".Work"):
+            for sub in ("cur", "new", "tmp"):
+                (place / sub).mkdir()
+            (place / "cur" / "1.a.b:2,S").write_bytes(b"Subject: s\n\nneedle\n")
+        office = self.office
+        office.wait(office.mail_store.accounts_changed([_named("anna")]))
+        office.clock.advance(FIRST_S)
+        self.assertEqual(self.ask("needle"), Matches({UID(1)}, set()))
+        uncounted = office.wait(office.account().write(lambda s: s.uncounted()))
+        self.assertEqual(uncounted, ["NoMaildir"])
+
     def test_an_account_that_nobody_uses_is_left_alone(self) -> None:
         office = self.office
         office.wait(office.mail_store.accounts_changed([_named("ben")]))
