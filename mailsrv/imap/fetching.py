@@ -7,6 +7,7 @@ some milliseconds, so that neither other readers nor memory feel a huge FETCH.
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mailsrv.imap import binary, format
@@ -168,9 +169,10 @@ class Batch:
         asked = [item for item in self.fetch.items if item in _COLUMNS]
         if asked:
             rows = store.rows(self.mailbox, uids, [_COLUMNS[item][0] for item in asked])
-            for place, item in enumerate(asked):
-                write = _COLUMNS[item][1]
-                kept[item] = {uid: write(row[place]) for uid, row in rows.items()}
+            columns = zip(*rows.values(), strict=True) if rows else repeat(())
+            for item, column in zip(asked, columns, strict=False):
+                written = map(_COLUMNS[item][1], column)
+                kept[item] = dict(zip(rows, written, strict=True))
         for section in self.fetch.sections:
             if section.text in _FIELD_SETS and not section.numbers:
                 key = header_key(section.names, exclude=section.text is Text.FIELDS_NOT)

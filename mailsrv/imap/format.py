@@ -1,7 +1,9 @@
 """Writes what a server says (RFC 3501 sections 7 and 9)."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from mailsrv.imap import grammar
 from mailsrv.store import mutf7
@@ -9,6 +11,7 @@ from mailsrv.store import mutf7
 MAX_QUOTED = 1024  # octets; longer strings go out as literals
 MAX_SPANS = 500  # in one VANISHED: a line of up to 10 KB
 
+_TWO_DIGITS = [b"%02d" % number for number in range(60)]
 _MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 
@@ -59,15 +62,20 @@ def parenthesised(members: Iterable[bytes]) -> bytes:
 
 def date_time(utc_s: float) -> bytes:
     """Return a date-time, in UTC."""
-    t = time.gmtime(utc_s)
-    return b'"%2d-%b-%04d %02d:%02d:%02d +0000"' % (
-        t.tm_mday,
-        _MONTHS[t.tm_mon - 1],
-        t.tm_year,
-        t.tm_hour,
-        t.tm_min,
-        t.tm_sec,
+    day, second = divmod(math.floor(utc_s), 86400)
+    hour, minute, second = second // 3600, second // 60 % 60, second % 60
+    return b'"%b %b:%b:%b +0000"' % (
+        _date(day),
+        _TWO_DIGITS[hour],
+        _TWO_DIGITS[minute],
+        _TWO_DIGITS[second],
     )
+
+
+@lru_cache(1024)  # a mailbox has many messages of a day
+def _date(day: int) -> bytes:
+    t = time.gmtime(day * 86400)
+    return b"%2d-%b-%04d" % (t.tm_mday, _MONTHS[t.tm_mon - 1], t.tm_year)
 
 
 def uid_set(uids: Iterable[int]) -> bytes:
