@@ -101,7 +101,14 @@ class Batch:
             yield from self._lines(kept)
             return
         uids = [message.uid for message in self.messages]
-        located = store.locate(self.mailbox, uids) if reads_files else {}
+        located = {}
+        if reads_files:
+            # Whole messages need nothing that is made ready; nor would it cost less
+            # to count through a large one again for each of its pieces.
+            fill = bool(binaries) or any(
+                _is_part(section) or section.partial for section in self.fetch.sections
+            )
+            located = store.locate(self.mailbox, uids, fill=fill)
         needed: list[Container[int]] = [*kept.values()]
         if reads_files:
             needed.append(located)
@@ -166,13 +173,6 @@ class Batch:
         """Return what the index has, by item and UID, ready for the wire."""
         uids = [message.uid for message in self.messages]
         kept: dict[Item, dict[int, bytes]] = {}
-        asked = [item for item in self.fetch.items if item in _COLUMNS]
-        if asked:
-            rows = store.rows(self.mailbox, uids, [_COLUMNS[item][0] for item in asked])
-            columns = zip(*rows.values(), strict=True) if rows else repeat(())
-            for item, column in zip(asked, columns, strict=False):
-                written = map(_COLUMNS[item][1], column)
-                kept[item] = dict(zip(rows, written, strict=True))
         for section in self.fetch.sections:
             if section.text in _FIELD_SETS and not section.numbers:
                 key = header_key(section.names, exclude=section.text is Text.FIELDS_NOT)
@@ -180,6 +180,14 @@ class Batch:
                 if section.partial is not None:
                     found = {u: _cut(f, section.partial) for u, f in found.items()}
                 kept[section] = {u: format.literal(f) for u, f in found.items()}
+        # Behind these, which settle sizes too.
+        asked = [item for item in self.fetch.items if item in _COLUMNS]
+        if asked:
+            rows = store.rows(self.mailbox, uids, [_COLUMNS[item][0] for item in asked])
+            columns = zip(*rows.values(), strict=True) if rows else repeat(())
+            for item, column in zip(asked, columns, strict=False):
+                written = map(_COLUMNS[item][1], column)
+                kept[item] = dict(zip(rows, written, strict=True))
         return kept
 
     def _joined(self, pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
@@ -234,6 +242,11 @@ def _label(item: Item) -> bytes:
     return item.value if isinstance(item, Attribute) else item.label
 
 
+def _is_part(section: Section) -> bool:
+    """Return whether a section is not the whole message, or octets of that."""
+    return section.text is not Text.ALL or bool(section.numbers)
+
+
 def locate(section: Section, root: Part) -> tuple[int, int] | None:
     """Return where a section begins and ends in served octets; None: no such part."""
     part = part_at(root, section.numbers)
@@ -256,9 +269,8 @@ def locate(section: Section, root: Part) -> tuple[int, int] | None:
 
 def _read(file: "MessageFile", section: Section) -> Iterator[bytes]:
     """Read a section as a string of the wire, long ones in several pieces."""
-    if section.text is Text.ALL and not section.numbers:
-        place: tuple[int, int] | None = (0, file.size_octets)
-    else:
+    place: tuple[int, int] | None = (0, file.size_octets)
+    if _is_part(section):
         place = locate(section, file.structure())
     if place is None:
         yield b'""'  # as Dovecot answers

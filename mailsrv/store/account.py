@@ -392,12 +392,13 @@ class AccountStore:
 
     # Reading: from any thread.
 
-    def fill(self, name: str, uids: Sequence[int]) -> None:
-        """Compute the ready bytes of those `uids` that lack them."""
+    def fill(self, name: str, uids: Sequence[int], *, only_sizes: bool = False) -> None:
+        """Compute the ready bytes of those `uids` that lack them, or a tenth: sizes."""
+        make = content.measure if only_sizes else content.fill
         with self._connections.use(self._index, "write") as connection:
             box = load_box(connection, names.canonical(name))
             if box is not None:
-                content.fill(
+                make(
                     connection,
                     names.directory(self._root, name),
                     content.unfilled(connection, box.id, uids),
@@ -408,14 +409,15 @@ class AccountStore:
     ) -> dict[int, Row]:
         """Return columns of messages by ascending UID; see `reading.COLUMNS`.
 
-        Ready bytes that are missing are computed first. A message that is expunged
-        and forgotten, or whose file has vanished, is left out.
+        What is missing, ready bytes or sizes, is computed first. A message that is
+        expunged and forgotten, or whose file has vanished, is left out.
         """
         with self._read(name) as (connection, box):
             rows = reading.live_rows(connection, box.id, uids, columns)
             if len(rows) < len(uids):
                 missing = [uid for uid in uids if uid not in rows]
-                self.fill(name, missing)
+                only_sizes = not reading.are_ready_bytes(columns)
+                self.fill(name, missing, only_sizes=only_sizes)
                 for read in (reading.live_rows, reading.expunged_rows):
                     rows |= read(connection, box.id, missing, columns)
                 rows = dict(sorted(rows.items()))

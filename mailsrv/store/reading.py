@@ -47,7 +47,7 @@ def live_rows(
     """Return the rows that are complete; what others lack must be filled first."""
     condition, values = among(uids)
     join = where = ""
-    if _are_ready_bytes(columns):
+    if are_ready_bytes(columns):
         join = " JOIN content c ON c.id = m.content"
     if "size_octets" in columns:
         where = " AND m.exact"
@@ -74,7 +74,7 @@ def expunged_rows(
     selected = "".join(
         ", " + COLUMNS[column].replace(_EMAIL_ID, "m.email_id") for column in columns
     )
-    ready = _are_ready_bytes(columns)
+    ready = are_ready_bytes(columns)
     return {
         uid: row
         for uid, *row in connection.execute(
@@ -87,7 +87,8 @@ def expunged_rows(
     }
 
 
-def _are_ready_bytes(columns: Sequence[str]) -> bool:
+def are_ready_bytes(columns: Sequence[str]) -> bool:
+    """Return whether one of these columns is computed from a message's content."""
     return any("c." in COLUMNS[column] for column in columns)
 
 

@@ -110,6 +110,21 @@ class FetchingTests(SynchronousTestCase):
                 b"* 1 FETCH (%b {%d}\r\n%b)\r\n" % (label, len(octets), octets),
             )
 
+    def test_only_what_is_asked_for_is_made_ready(self) -> None:
+        self.office.drop(MIXED, sub="cur")
+        index = str(self.office.root / "index.sqlite")
+        octets = len(to_crlf(MIXED))
+        for item, ready in (
+            (b"BODY[]", 0),
+            (b"RFC822.SIZE", 0),
+            (b"(RFC822.SIZE BODY[])", 0),
+            (b"BODY[]<0.9>", 1),
+        ):
+            self.assertIn(b"%d" % octets if not ready else b"<0>", self.fetch(item))
+            with self.office.connections.use(index, "read") as connection:
+                rows = connection.execute("SELECT count(*) FROM content").fetchone()
+            self.assertEqual(rows[0], ready, item)
+
     def test_missing_parts_are_empty(self) -> None:
         self.office.receive(MIXED)
         for item in MISSING:
