@@ -16,6 +16,7 @@ MAX_HEADER = 256 * 1024  # octets of one header block that are looked at
 _VALUE = rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
 _FIELD = re.compile(rb"\n([!-9;-~]++)" + _VALUE)
 _ENCODED_WORD = re.compile(rb"=\?([^\s?*=]++)[^\s?=]*+\?([bBqQ])\?([^?\r\n]*+)\?=")
+_BLANK_LINE = re.compile(rb"(?:\A|\n)\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]*+")
 
 
@@ -23,6 +24,12 @@ def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield each field's name as written and its raw value, folds and all."""
     for found in _FIELD.finditer(b"\n" + header[:MAX_HEADER]):
         yield found[1], found[2]
+
+
+def header_end(content: bytes) -> int:
+    """Return where a message's body begins: behind the blank line, or at the end."""
+    found = _BLANK_LINE.search(content)
+    return found.end() if found else len(content)
 
 
 def finder(names: Collection[bytes]) -> Callable[[bytes], list[tuple[bytes, bytes]]]:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 
-from mailsrv.mime.header import MAX_HEADER, select
+from mailsrv.mime.header import MAX_HEADER, header_end, select
 from mailsrv.mime.served import Content, LineCounter, to_crlf
-from mailsrv.mime.structure import load
 from mailsrv.mime.summary import Summary, summary
 from mailsrv.store.index import unsynced
 from mailsrv.store.maildir import Entry, open_file, path_of
@@ -28,6 +27,7 @@ UNUSED_DAYS = 7  # after which a set of header fields makes room for another
 MAX_HEADER_KEYS = 8  # sets of fields that are kept: some kinds of client each
 _WHOLE_OCTETS = 1024 * 1024  # a larger file is read piece by piece
 _PIECE_OCTETS = 256 * 1024
+_HEADER_OCTETS = 8 * 1024  # most headers are shorter
 
 
 def among(uids: Sequence[int]) -> tuple[str, tuple[int | str, ...]]:
@@ -46,16 +46,22 @@ def header_key(names: Iterable[bytes], *, exclude: bool = False) -> bytes:
     return b"!" + joined if exclude else joined
 
 
-def select_key(content: bytes, structure: bytes, key: bytes) -> bytes:
-    """Return the fields of a set, ready for the wire: a literal holds no NUL.
-
-    `content` is a message's file, or as much of it as holds the header.
-    """
-    served = load(structure).served_body
-    header = to_crlf(content)[:served]
+def select_key(header: bytes, key: bytes) -> bytes:
+    """Return the fields of a set, ready for the wire: a literal holds no NUL."""
     exclude = key.startswith(b"!")
-    fields = select(header, set(key.lstrip(b"!").split()), exclude=exclude)
+    names = set(key.lstrip(b"!").split())
+    fields = select(to_crlf(header), names, exclude=exclude)
     return fields.replace(b"\0", b"\x80")  # RFC 3501 section 4.3
+
+
+def _header(content: Content) -> bytes:
+    """Return the header block of a message's file, as much of it as counts."""
+    for octets in (_HEADER_OCTETS, MAX_HEADER):
+        head = content[:octets]
+        end = header_end(head)
+        if end < octets:
+            break
+    return head[:end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +157,8 @@ def read_message(
         found = summary(content)
         fields: tuple[tuple[int, bytes], ...] = ()
         if keys:
-            head = content[:MAX_HEADER]
-            fields = tuple(
-                (number, select_key(head, found.structure, key)) for number, key in keys
-            )
+            header = _header(content)
+            fields = tuple((number, select_key(header, key)) for number, key in keys)
     finally:
         os.close(fd)
     return Filled(found, fields)
@@ -384,30 +388,34 @@ def make_fields(
     file is not found is left out. `day` is today, counted from 1970-01-01.
     """
     _admit(connection, key, day)
-    fill(connection, directory, unfilled(connection, mailbox, uids))
-    found = kept_fields(connection, mailbox, uids, key)
     number = dict((k, n) for n, k in header_keys(connection)).get(key)
+    found: dict[int, bytes] = {}
     made: list[tuple[int, bytes]] = []
-    for uid, base, info, in_new, content, structure in connection.execute(
-        "SELECT uid, base, info, in_new, content, structure"
-        " FROM message JOIN content c ON c.id = content"
+    sizes: list[tuple[int, int]] = []
+    for uid, base, info, in_new, content, exact in connection.execute(
+        "SELECT uid, base, info, in_new, content, exact FROM message"
         " WHERE mailbox = ? AND uid IN (SELECT value FROM json_each(?))",
-        (mailbox, dumps([uid for uid in uids if uid not in found])),
+        (mailbox, dumps(list(uids))),
     ).fetchall():
         try:
-            fd, _ = open_file(path_of(directory, Entry(base + info, bool(in_new))))
+            fd, status = open_file(path_of(directory, Entry(base + info, bool(in_new))))
         except (FileNotFoundError, MessageGone):
             continue
         try:
-            head = os.pread(fd, min(load(structure).served_body, MAX_HEADER), 0)
+            if exact:
+                octets: Content = FileOctets(fd, status.st_size)
+            else:  # its size is asked for next, or before long
+                octets = file_content(fd, status.st_size)
+                counter = LineCounter(octets)
+                sizes.append((counter.advance(status.st_size), content))
+            found[uid] = select_key(_header(octets), key)
         finally:
             os.close(fd)
-        found[uid] = select_key(head, structure, key)
         if number is not None:
             made.append((content * HEADER_KEYS + number, found[uid]))
-    if made:
-        with unsynced(connection):
-            connection.executemany(
-                "INSERT OR IGNORE INTO header_fields VALUES (?, ?)", made
-            )
+    with unsynced(connection):
+        connection.executemany(
+            "INSERT OR IGNORE INTO header_fields VALUES (?, ?)", made
+        )
+        _correct(connection, sizes)
     return found

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.mime.bodystructure import body_and_bodystructure
+from mailsrv.mime.header import header_end
 from mailsrv.mime.served import STEP, LineCounter, seek, to_crlf
 from mailsrv.mime.structure import Part, parse, part_at
 
@@ -306,6 +307,12 @@ class BrokenTests(SynchronousTestCase):
             body,
             b'(("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0) "mixed")',
         )
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.sampled_from([b"\n", b"\r", b"a: b", b" ", b"x"]), max_size=12))
+    def test_header_ends_where_the_structure_has_it(self, pieces: list[bytes]) -> None:
+        content = b"".join(pieces)
+        self.assertEqual(header_end(content), parse(content).body)
 
 
 TEXT = st.from_regex(rb"[a-z.>-]{0,12}( [a-z]{1,5})?", fullmatch=True)

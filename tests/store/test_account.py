@@ -109,6 +109,24 @@ class DeliveryTests(AccountTestCase):
             b"Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\n",
         )
 
+    def test_header_fields_of_found_mail_cost_no_more_than_themselves(self) -> None:
+        self.office.drop(MESSAGE, sub="cur")
+        self.office.drop(b"X: " + b"x" * 20_000 + b"\nTo: a\n\nb\n", sub="cur")
+        uids = self.store.open("INBOX").uids
+        found = self.store.header_fields("INBOX", uids, header_key([b"To"]))
+        fields = {b"To: ben@example.test\r\n\r\n", b"To: a\r\n\r\n"}
+        self.assertEqual(set(found.values()), fields)
+        index = str(self.office.root / "index.sqlite")
+        with self.office.connections.use(index, "read") as connection:
+            row = connection.execute(
+                "SELECT count(*), (SELECT count(*) FROM header_fields),"
+                " (SELECT count(*) FROM message WHERE exact) FROM content"
+            ).fetchone()
+        self.assertEqual(row, (0, 2, 2))
+        self.store.fill("INBOX", uids)
+        again = self.store.header_fields("INBOX", uids, header_key([b"To"]))
+        self.assertEqual(again, found)
+
     def test_many_kinds_of_header_fields_are_answered(self) -> None:
         uid = self.office.receive()
         for n in range(20):
