@@ -7,16 +7,17 @@ is no field (mbox's "From ", junk) is passed over.
 import binascii
 import re
 from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 
 from mailsrv.mime import charset
 from mailsrv.mime.served import to_crlf
 
 MAX_HEADER = 256 * 1024  # octets of one header block that are looked at
 
+_MAX_COMPILED = 64  # names of fields that are worth a pattern of their own
 _VALUE = rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)"
 _FIELD = re.compile(rb"\n([!-9;-~]++)" + _VALUE)
 _ENCODED_WORD = re.compile(rb"=\?([^\s?*=]++)[^\s?=]*+\?([bBqQ])\?([^?\r\n]*+)\?=")
-_BLANK_LINE = re.compile(rb"(?:\A|\n)\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]*+")
 
 
@@ -28,8 +29,12 @@ def fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def header_end(content: bytes) -> int:
     """Return where a message's body begins: behind the blank line, or at the end."""
-    found = _BLANK_LINE.search(content)
-    return found.end() if found else len(content)
+    for blank in (b"\n", b"\r\n"):  # there is no header
+        if content.startswith(blank):
+            return len(blank)
+    places = ((content.find(blank), len(blank)) for blank in (b"\n\n", b"\n\r\n"))
+    ends = (place + octets for place, octets in places if place >= 0)
+    return min(ends, default=len(content))
 
 
 def finder(names: Collection[bytes]) -> Callable[[bytes], list[tuple[bytes, bytes]]]:
@@ -37,10 +42,17 @@ def finder(names: Collection[bytes]) -> Callable[[bytes], list[tuple[bytes, byte
 
     It takes the header block with a newline put before it.
     """
+    return _named(frozenset(names)).findall
+
+
+@lru_cache(64)
+def _named(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    """Compile a pattern of the fields so named, at least one."""
     first = b"".join(sorted({name[:1] for name in names}))
-    any_name = b"|".join(re.escape(name) for name in names)
-    pattern = rb"\n(?=[%b])(%b)" % (first, any_name)  # the look-ahead halves the cost
-    return re.compile(pattern + _VALUE, re.IGNORECASE).findall
+    any_name = b"|".join(re.escape(name) for name in sorted(names))
+    # The look-ahead halves the cost.
+    pattern = rb"\n(?=[%b])(%b)" % (re.escape(first), any_name)
+    return re.compile(pattern + _VALUE, re.IGNORECASE)
 
 
 def unfold(raw: bytes) -> bytes:
@@ -55,12 +67,14 @@ def select(header: bytes, names: Collection[bytes], *, exclude: bool = False) ->
     `names` are lower-case. With `exclude`, all the other fields
     (RFC 3501 section 6.4.5, HEADER.FIELDS and HEADER.FIELDS.NOT).
     """
-    found = b"".join(
-        field[0][1:] + b"\n"
-        for field in _FIELD.finditer(b"\n" + header[:MAX_HEADER])
-        if (field[1].lower() in names) != exclude
-    )
-    return to_crlf(found.replace(b"\r\n", b"\n")) + b"\r\n"
+    block = b"\n" + header[:MAX_HEADER]
+    if 0 < len(names) <= _MAX_COMPILED and not exclude:
+        found = [*_named(frozenset(names)).finditer(block)]
+    else:
+        every = _FIELD.finditer(block)
+        found = [field for field in every if (field[1].lower() in names) != exclude]
+    selected = b"".join([field[0][1:] + b"\n" for field in found])
+    return to_crlf(selected.replace(b"\r\n", b"\n")) + b"\r\n"
 
 
 def decode(value: bytes) -> str:

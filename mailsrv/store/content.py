@@ -387,8 +387,11 @@ def make_fields(
     Unless `MAX_HEADER_KEYS` sets are kept, and all of them in use. A message whose
     file is not found is left out. `day` is today, counted from 1970-01-01.
     """
-    _admit(connection, key, day)
-    number = dict((k, n) for n, k in header_keys(connection)).get(key)
+    numbers = {kept: number for number, kept in header_keys(connection)}
+    if key not in numbers:
+        _admit(connection, key, day)
+        numbers = {kept: number for number, kept in header_keys(connection)}
+    number = numbers.get(key)
     found: dict[int, bytes] = {}
     made: list[tuple[int, bytes]] = []
     sizes: list[tuple[int, int]] = []
