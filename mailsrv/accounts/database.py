@@ -15,7 +15,15 @@ from pathlib import Path
 
 from zope.interface import implementer
 
-from mailsrv.accounts.directory import Account, Alias, Directory, Domain, Entry, Group
+from mailsrv.accounts.directory import (
+    Account,
+    Alias,
+    Directory,
+    Domain,
+    Entry,
+    Group,
+    MailingList,
+)
 from mailsrv.interfaces import IAccountDatabase
 
 # Each step leads from the user_version that is its index to the next one.
@@ -58,6 +66,19 @@ _MIGRATIONS = [
     """
     ALTER TABLE accounts ADD COLUMN files_sent INTEGER NOT NULL DEFAULT 0
     """,
+    """
+    CREATE TABLE lists (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        owners TEXT NOT NULL,
+        title TEXT NOT NULL,
+        posting TEXT NOT NULL,
+        posters TEXT NOT NULL,
+        subject_tag TEXT NOT NULL,
+        reply_to TEXT NOT NULL,
+        joining TEXT NOT NULL
+    )
+    """,
 ]
 BUSY_TIMEOUT_S = 10.0  # for another process's edit to end
 
@@ -79,6 +100,19 @@ _COLUMNS: dict[type[_Record], tuple[str, tuple[str, ...]]] = {
     ),
     Alias: ("aliases", ("name", "targets")),
     Group: ("groups", ("name", "members", "send_as")),
+    MailingList: (
+        "lists",
+        (
+            "name",
+            "owners",
+            "title",
+            "posting",
+            "posters",
+            "subject_tag",
+            "reply_to",
+            "joining",
+        ),
+    ),
 }
 
 
@@ -250,6 +284,15 @@ def _read(connection: sqlite3.Connection) -> Directory:
     for name, members, send_as in _rows(connection, Group):
         entries[name] = Group(
             name, tuple(json.loads(members)), tuple(json.loads(send_as))
+        )
+    for name, owners, title, posting, posters, *rest in _rows(connection, MailingList):
+        entries[name] = MailingList(
+            name,
+            tuple(json.loads(owners)),
+            title,
+            posting,
+            tuple(json.loads(posters)),
+            *rest,
         )
     (probe_key,) = connection.execute("SELECT value FROM probe_key").fetchone()
     return Directory(domains, entries, probe_key)

@@ -7,6 +7,7 @@ followed by `live`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from mailsrv.accounts.addresses import (
     Address,
@@ -58,7 +59,29 @@ class Group:
     send_as: tuple[str, ...] = ()
 
 
-Entry = Account | Alias | Group
+Posting = Literal["members", "moderated", "announce", "anyone"]
+Joining = Literal["closed", "open"]
+ReplyTo = Literal["author", "list"]
+
+
+@dataclass(frozen=True, slots=True)
+class MailingList:
+    """An address whose mail goes to subscribers, who may be anywhere.
+
+    They may be thousands and are kept apart (`mailsrv.lists`), not in the snapshot.
+    """
+
+    name: str
+    owners: tuple[str, ...]  # entries: they moderate and hear of what goes wrong
+    title: str = ""  # for people
+    posting: Posting = "members"  # who may post; what others send is refused
+    posters: tuple[str, ...] = ()  # addresses that may always post
+    subject_tag: str = ""  # put before the subject, as in "[Staff]"
+    reply_to: ReplyTo = "author"
+    joining: Joining = "closed"  # open: anybody may subscribe by mail
+
+
+Entry = Account | Alias | Group | MailingList
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ and says what to do. A database applies them (``IAccountDatabase.edit``):
 ``database.edit(lambda d: add_domain(d, "example.test"))``.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -16,9 +17,24 @@ from mailsrv.accounts.addresses import (
     quote,
     shown,
 )
-from mailsrv.accounts.directory import Account, Alias, Directory, Domain, Entry, Group
+from mailsrv.accounts.directory import (
+    Account,
+    Alias,
+    Directory,
+    Domain,
+    Entry,
+    Group,
+    Joining,
+    MailingList,
+    Posting,
+    ReplyTo,
+)
 
 # What RFC 5321 allows in a Dot-string and no writing of addresses is upset by.
+# Before "-unsubscribe+" and a signed token, within the 64 octets of a local part.
+MAX_LIST_LOCAL = 26
+MAX_LIST_TEXT = 100  # characters of a title or a subject tag
+_LIST_LOCAL = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 SEPARATORS = "!#$%&'*+-./=?^_`{|}~"
 
 
@@ -150,6 +166,51 @@ def add_group(
     )
 
 
+def add_list(directory: Directory, name: str, owners: Iterable[str]) -> Directory:
+    """Make a mailing list. A group of that name becomes it, without its members."""
+    entry = _new_or(directory, name, Group)
+    local = parse(_name(entry)).local
+    if len(local) > MAX_LIST_LOCAL or not _LIST_LOCAL.fullmatch(local):
+        raise EditRefused(
+            f"{local!r} cannot name a list: use up to {MAX_LIST_LOCAL} letters and"
+            " digits, with single dots, hyphens and underscores between them"
+        )
+    new = MailingList(_name(entry), _owners(directory, _name(entry), owners))
+    return _with(directory, new)
+
+
+def set_list(
+    directory: Directory,
+    name: str,
+    *,
+    owners: Iterable[str] | None = None,
+    title: str | None = None,
+    posting: Posting | None = None,
+    posters: Iterable[str] | None = None,
+    subject_tag: str | None = None,
+    reply_to: ReplyTo | None = None,
+    joining: Joining | None = None,
+) -> Directory:
+    """Change what is not None."""
+    found = existing_list(directory, name)
+    if owners is not None:
+        found = replace(found, owners=_owners(directory, found.name, owners))
+    if title is not None:
+        found = replace(found, title=_list_text(title))
+    if posting is not None:
+        found = replace(found, posting=posting)
+    if posters is not None:
+        names = tuple(dict.fromkeys(_address(p).canonical for p in posters))
+        found = replace(found, posters=names)
+    if subject_tag is not None:
+        found = replace(found, subject_tag=_list_text(subject_tag))
+    if reply_to is not None:
+        found = replace(found, reply_to=reply_to)
+    if joining is not None:
+        found = replace(found, joining=joining)
+    return _with(directory, found)
+
+
 def remove_from(directory: Directory, name: str, members: Iterable[str]) -> Directory:
     """Take targets from an alias, or members and senders from a group."""
     entry = existing(directory, name)
@@ -206,6 +267,14 @@ def existing(directory: Directory, name: str, kind: type[Entry] | None = None) -
     return entry
 
 
+def existing_list(directory: Directory, name: str) -> MailingList:
+    """The mailing list of this address; raises `EditRefused`."""
+    entry = directory.entries.get(_address(name).canonical)
+    if not isinstance(entry, MailingList):
+        raise EditRefused(f"there is no list {name}")
+    return entry
+
+
 def existing_account(directory: Directory, name: str) -> Account:
     """The account of this name; raises `EditRefused`."""
     account = directory.login(name)
@@ -228,6 +297,8 @@ def _without(entry: Entry, name: str) -> Entry:
                 members=tuple(m for m in members if m != name),
                 send_as=tuple(s for s in send_as if s != name),
             )
+        case MailingList(owners=owners):
+            return replace(entry, owners=tuple(o for o in owners if o != name))
         case Account():
             return entry
 
@@ -277,7 +348,7 @@ def _name(entry: Entry | Address) -> str:
 
 def _is_empty(entry: Entry) -> bool:
     match entry:
-        case Alias(targets=()) | Group(members=()):
+        case Alias(targets=()) | Group(members=()) | MailingList(owners=()):
             return True
         case _:
             return False
@@ -300,6 +371,22 @@ def _members(directory: Directory, owner: str, names: Iterable[str]) -> tuple[st
     if not found:
         raise EditRefused(f"{shown(owner)} needs at least one target")
     return tuple(found)
+
+
+def _owners(directory: Directory, name: str, owners: Iterable[str]) -> tuple[str, ...]:
+    found = {owner: existing(directory, owner) for owner in owners}
+    for owner, entry in found.items():
+        if isinstance(entry, MailingList) or entry.name == name:
+            raise EditRefused(f"{owner} is no account, alias or group: no owner")
+    if not found:
+        raise EditRefused(f"{shown(name)} needs an owner, who hears of its troubles")
+    return tuple(dict.fromkeys(entry.name for entry in found.values()))
+
+
+def _list_text(text: str) -> str:
+    if len(text) > MAX_LIST_TEXT or (text and not text.isprintable()):
+        raise EditRefused(f"{text!r}: one line of at most {MAX_LIST_TEXT} characters")
+    return text.strip()
 
 
 def _listed(names: list[str]) -> str:

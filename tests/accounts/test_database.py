@@ -23,9 +23,11 @@ from mailsrv.accounts.edits import (
     add_alias,
     add_domain,
     add_group,
+    add_list,
     delete,
     set_disabled_extensions,
     set_enabled,
+    set_list,
     set_password_hash,
 )
 from mailsrv.interfaces import IAccountDatabase
@@ -39,6 +41,17 @@ def office(directory: Directory) -> Directory:
         directory, "bert@example.test", ["SORT", "COMPRESS=DEFLATE"]
     )
     directory = add_alias(directory, "info@example.test", ["anna@example.test"])
+    directory = add_list(directory, "news@example.test", ["anna@example.test"])
+    directory = set_list(
+        directory,
+        "news@example.test",
+        title="News",
+        posting="moderated",
+        posters=["boss@example.org"],
+        subject_tag="[N]",
+        reply_to="list",
+        joining="open",
+    )
     return add_group(
         directory,
         "staff@example.test",

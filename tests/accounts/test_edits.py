@@ -6,7 +6,13 @@ from functools import partial
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.accounts import edits
-from mailsrv.accounts.directory import Account, Alias, Directory, Group
+from mailsrv.accounts.directory import (
+    Account,
+    Alias,
+    Directory,
+    Group,
+    MailingList,
+)
 from mailsrv.accounts.edits import EditRefused
 
 ANNA, BERT = "anna@example.test", "bert@example.test"
@@ -19,14 +25,19 @@ def office() -> Directory:
     return edits.add_account(directory, BERT, "hash b")
 
 
+def refused(
+    case: SynchronousTestCase, words: str, call: Callable[[], Directory]
+) -> None:
+    with case.assertRaises(EditRefused) as caught:
+        call()
+    case.assertIn(words, str(caught.exception))
+
+
 class EditsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.office = office()
 
-    def refused(self, words: str, call: Callable[[], Directory]) -> None:
-        with self.assertRaises(EditRefused) as caught:
-            call()
-        self.assertIn(words, str(caught.exception))
+    refused = refused
 
     def test_names_become_canonical(self) -> None:
         directory = edits.add_domain(self.office, "BÜCHER.example")
@@ -138,3 +149,56 @@ class EditsTests(SynchronousTestCase):
 
     def test_delete_takes_the_named_kind_only(self) -> None:
         self.refused("no alias", lambda: edits.delete(self.office, ANNA, Alias))
+
+
+class ListEditsTests(SynchronousTestCase):
+    refused = refused
+
+    def setUp(self) -> None:
+        self.office = edits.add_group(office(), STAFF, [ANNA, BERT])
+
+    def test_group_becomes_a_list(self) -> None:
+        after = edits.add_list(self.office, STAFF.upper(), [ANNA])
+        self.assertEqual(after.entries[STAFF], MailingList(STAFF, (ANNA,)))
+
+    def test_names_leave_room_for_tokens(self) -> None:
+        long = "a" * edits.MAX_LIST_LOCAL
+        edits.add_list(self.office, f"{long}@example.test", [ANNA])
+        for local in (f"{long}a", "a+b", "a.-b", "a-", "\u00fc", '"a b"'):
+            self.refused(
+                "cannot name a list",
+                partial(edits.add_list, self.office, f"{local}@example.test", [ANNA]),
+            )
+
+    def test_owners(self) -> None:
+        self.refused("needs an owner", lambda: edits.add_list(self.office, INFO, []))
+        directory = edits.add_list(
+            self.office, INFO, [ANNA, STAFF, "ANNA@example.test"]
+        )
+        self.assertEqual(edits.existing_list(directory, INFO).owners, (ANNA, STAFF))
+        self.refused("no owner", lambda: edits.set_list(directory, INFO, owners=[INFO]))
+        alone = edits.set_list(directory, INFO, owners=[BERT])
+        self.refused(INFO, lambda: edits.delete(alone, BERT, Account))
+
+    def test_settings(self) -> None:
+        directory = edits.add_list(self.office, INFO, [ANNA])
+        directory = edits.set_list(
+            directory,
+            INFO,
+            title="News",
+            posting="announce",
+            posters=["Boss@Example.org"],
+            subject_tag="[News]",
+            reply_to="list",
+            joining="open",
+        )
+        expected = MailingList(
+            *(INFO, (ANNA,), "News", "announce", ("boss@example.org",)),
+            *("[News]", "list", "open"),
+        )
+        self.assertEqual(edits.set_list(directory, INFO), directory)
+        self.assertEqual(directory.entries[INFO], expected)
+        self.refused(
+            "one line", lambda: edits.set_list(directory, INFO, title="a\nBcc: b")
+        )
+        self.refused("no list", lambda: edits.set_list(directory, STAFF, title="x"))
