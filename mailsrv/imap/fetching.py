@@ -19,7 +19,7 @@ from mailsrv.store.content import header_key
 from mailsrv.store.values import LockHeld, MessageGone
 
 if TYPE_CHECKING:
-    from mailsrv.store.account import AccountStore
+    from mailsrv.store.account_reader import AccountReader
     from mailsrv.store.reading import MessageFile
 
 PIECE = 256 * 1024  # octets, about
@@ -66,7 +66,7 @@ class Batch:
     _pieces: Generator[bytes, None, None] | None = None
     _begun: bool = False
 
-    def next_piece(self, store: "AccountStore") -> bytes:
+    def next_piece(self, store: "AccountReader") -> bytes:
         """Return the next octets to send, perhaps none; see `ended`.
 
         Raises `Shortened`, and before the first octets `LockHeld`. Call `close`
@@ -91,7 +91,7 @@ class Batch:
         if self._pieces is not None:
             self._pieces.close()
 
-    def _responses(self, store: "AccountStore") -> Generator[bytes, None, None]:
+    def _responses(self, store: "AccountReader") -> Generator[bytes, None, None]:
         kept = self._kept(store)
         binaries = self.fetch.binaries
         reads_files = bool(binaries) or any(
@@ -169,7 +169,7 @@ class Batch:
         template = b"* %%d FETCH (%b)\r\n" % b" ".join(parts)
         return map(template.__mod__, zip(seqs, *columns, strict=True))
 
-    def _kept(self, store: "AccountStore") -> dict[Item, dict[int, bytes]]:
+    def _kept(self, store: "AccountReader") -> dict[Item, dict[int, bytes]]:
         """Return what the index has, by item and UID, ready for the wire."""
         uids = [message.uid for message in self.messages]
         kept: dict[Item, dict[int, bytes]] = {}

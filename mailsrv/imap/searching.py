@@ -40,7 +40,7 @@ from mailsrv.mime.text import texts
 from mailsrv.store.values import UID, MessageGone
 
 if TYPE_CHECKING:
-    from mailsrv.store.account import AccountStore
+    from mailsrv.store.account_reader import AccountReader
     from mailsrv.store.reading import MessageFile
 
 CHUNK = 20_000  # messages that all keys are asked about before the next ones
@@ -84,7 +84,7 @@ class Scope:
 class Searcher:
     """Answers keys for some messages of a mailbox."""
 
-    store: "AccountStore"
+    store: "AccountReader"
     scope: Scope
     messages: Snapshot
     # Of all messages: what the session knows of them; and columns of the index.

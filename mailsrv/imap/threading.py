@@ -6,6 +6,7 @@ The algorithms are generators that stop now and then, so that others get to run.
 
 from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from heapq import merge
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -50,11 +51,33 @@ class Forest:
     def sort(self) -> Generator[None, None, None]:
         """Sort all siblings; then the threads, of which dummies go by a child."""
         for count, siblings in enumerate(self.children.values(), 1):
-            siblings.sort(key=self.date)
+            if len(siblings) > STEP:
+                siblings[:] = yield from _in_order(siblings, self.date)
+            else:
+                siblings.sort(key=self.date)
             if count % STEP == 0:
                 yield
-        self.roots.sort(key=lambda root: self.date(self.first(root)))
+        self.roots = yield from _in_order(
+            self.roots, lambda root: self.date(self.first(root))
+        )
+
+
+def _in_order(
+    nodes: Sequence[int], key: Callable[[int], tuple[int, int]]
+) -> Generator[None, None, list[int]]:
+    """Sort in short steps: some at once, then these stretches into one."""
+    stretches: list[list[int]] = []
+    for start in range(0, len(nodes), STEP):
+        stretches.append(sorted(nodes[start : start + STEP], key=key))
         yield
+    if len(stretches) == 1:
+        return stretches[0]
+    ordered: list[int] = []
+    for count, node in enumerate(merge(*stretches, key=key), 1):
+        ordered.append(node)
+        if count % STEP == 0:
+            yield
+    return ordered
 
 
 def ordered_subject(rows: "Sequence[ThreadRow]") -> Generator[None, None, Forest]:
@@ -65,7 +88,9 @@ def ordered_subject(rows: "Sequence[ThreadRow]") -> Generator[None, None, Forest
         threads.setdefault(row.subject, []).append(place)
         if place % STEP == 0:
             yield
-    for members in threads.values():
+    for count, members in enumerate(threads.values(), 1):
+        if count % STEP == 0 or len(members) > STEP:
+            yield
         first = min(members, key=forest.date)
         forest.roots.append(first)
         if members[1:]:
@@ -78,6 +103,7 @@ def ordered_subject(rows: "Sequence[ThreadRow]") -> Generator[None, None, Forest
 def references(rows: "Sequence[ThreadRow]") -> Generator[None, None, Forest]:
     """Thread by what messages refer to, then by base subject."""
     links = _Links(rows)
+    yield from links.name()
     for start in range(0, len(rows), STEP):
         links.add(range(start, min(start + STEP, len(rows))))  # step 1
         yield
@@ -100,13 +126,18 @@ class _Links:
     def __init__(self, rows: "Sequence[ThreadRow]") -> None:
         self._rows = rows
         self._nodes: dict[int, int] = {}  # by digest
-        for place, row in enumerate(rows):
-            # Of several messages with one id the first has it.
-            for digest in _digests(row.message_id):
-                self._nodes.setdefault(digest, place)
         self._parents = [NONE] * len(rows)
         self._counts = [0] * len(rows)  # of children
         self._may_pass = 0
+
+    def name(self) -> Generator[None, None, None]:
+        """Learn which id is whose, before all else."""
+        for place, row in enumerate(self._rows):
+            # Of several messages with one id the first has it.
+            for digest in _digests(row.message_id):
+                self._nodes.setdefault(digest, place)
+            if place % STEP == 0:
+                yield
 
     def add(self, places: Iterable[int]) -> None:
         """Link some messages with their references, steps 1.A and 1.B."""
@@ -166,6 +197,8 @@ class _Links:
             if node % STEP == 0:
                 yield
         for node in range(len(self._rows), len(self._parents)):
+            if node % STEP == 0:
+                yield
             kept = forest.children.get(node, ())
             if len(kept) > 1:
                 forest.roots.append(node)

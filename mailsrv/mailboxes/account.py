@@ -34,6 +34,7 @@ from mailsrv.mailboxes.watch import Watcher
 from mailsrv.settings import StoreSettings
 from mailsrv.store import pop3_uidl
 from mailsrv.store.account import AccountStore
+from mailsrv.store.account_reader import AccountReader
 from mailsrv.store.durable import DISK
 from mailsrv.store.index import Connections
 from mailsrv.store.names import INBOX, canonical, directory
@@ -364,7 +365,7 @@ class AccountMailboxes:
         if not uids or len(uids) > _FILL_MOST:
             return
 
-        def fill(store: AccountStore) -> Generator[None, None, None]:
+        def fill(store: AccountReader) -> Generator[None, None, None]:
             for at in range(0, len(uids), _FILL_SLICE):
                 store.fill(changes.mailbox, uids[at : at + _FILL_SLICE])
                 yield
@@ -388,7 +389,9 @@ class AccountMailboxes:
         if self._texts_after == 0 and await self._take_over():
             return True
         after = self._texts_after
-        self._texts_after, more = await self.read(lambda s: s.index_texts(after))
+        self._texts_after, more = await self.read_sliced(
+            lambda store: store.index_texts(after)
+        )
         return more
 
     async def _take_over(self) -> bool:
@@ -546,7 +549,7 @@ class AccountMailboxes:
             for listener in self._around.listeners:
                 listener.tell(change)
 
-    async def read(self, call: Callable[[AccountStore], T]) -> T:
+    async def read(self, call: Callable[[AccountReader], T]) -> T:
         """Run `call` among the readers; its work should take under 20 ms."""
         store = await self.prepare()
         return await self._unlocked(
@@ -554,7 +557,7 @@ class AccountMailboxes:
         )
 
     async def read_sliced(
-        self, call: Callable[[AccountStore], Generator[None, None, T]]
+        self, call: Callable[[AccountReader], Generator[None, None, T]]
     ) -> T:
         """Run a generator among the readers; between its steps others run."""
         store = await self.prepare()

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from mailsrv.store.account import AccountStore
+from mailsrv.store.account_reader import AccountReader
 from mailsrv.store.names import INBOX
 from mailsrv.store.reading import Located, MessageFile
 from mailsrv.store.values import UID, MessageGone, StoreError
@@ -64,7 +65,7 @@ class Maildrop:
         make = self._mailboxes.pop3_uidl
         self.messages = await self.read(lambda store: store.uidls(INBOX, make))
 
-    async def read(self, call: Callable[[AccountStore], T]) -> T:
+    async def read(self, call: Callable[[AccountReader], T]) -> T:
         """Run `call` among the readers."""
         return await self._mailboxes.read(call)
 

@@ -26,6 +26,7 @@ from mailsrv.mailboxes.sequence import (
 )
 from mailsrv.mailboxes.view import MailboxView, SilentStore
 from mailsrv.store.account import AccountStore
+from mailsrv.store.account_reader import AccountReader
 from mailsrv.store.names import canonical
 from mailsrv.store.values import DELETED, SEEN, UID, Changes, Copied, Moved
 
@@ -218,7 +219,7 @@ class Selected:
         last = self._view.uid_next - 1
         known_below = self._tracker.matched(*match)
         expunged = await self._mailboxes.read(
-            partial(AccountStore.expunged_since, name=self.name, mod_seq=mod_seq)
+            partial(AccountReader.expunged_since, name=self.name, mod_seq=mod_seq)
         )
         if expunged is None:
             return [
@@ -350,12 +351,12 @@ class Selected:
 
     # Reads, in the pool of readers
 
-    async def read(self, call: Callable[[AccountStore], T]) -> T:
+    async def read(self, call: Callable[[AccountReader], T]) -> T:
         """Run a read of under 20 ms."""
         return await self._mailboxes.read(call)
 
     async def read_sliced(
-        self, call: Callable[[AccountStore], Generator[None, None, T]]
+        self, call: Callable[[AccountReader], Generator[None, None, T]]
     ) -> T:
         """Run a long read as a generator of steps of under 20 ms."""
         return await self._mailboxes.read_sliced(call)

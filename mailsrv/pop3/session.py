@@ -30,7 +30,7 @@ from mailsrv.pop3.engine import (
 from mailsrv.pop3.format import Stuffer, Top
 from mailsrv.pop3.numbers import NoSuchMessage, Numbers
 from mailsrv.settings import Pop3Settings, TlsSettings
-from mailsrv.store.account import AccountStore
+from mailsrv.store.account_reader import AccountReader
 from mailsrv.store.values import MessageGone
 from mailsrv.tls.contexts import TlsContexts
 
@@ -347,7 +347,7 @@ class Session:
         self._numbers.check(number)
         maildrop = self._opened()
 
-        def go_on(_: AccountStore) -> bytes:
+        def go_on(_: AccountReader) -> bytes:
             return message.read(offset)
 
         try:

@@ -312,7 +312,7 @@ class SearchingTests(SynchronousTestCase):
         self.assertEqual(self.search(wire), [2])
 
     def test_keys_through_the_texts(self) -> None:
-        self.store.index_texts(0)
+        run(self.store.index_texts(0))
         for wire, numbers in FOUND:
             self.assertEqual(self.search(wire), numbers, wire)
         # Nothing that is sought in texts alone opens a file.

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsrv.imap import threading
 from mailsrv.imap.threading import Forest, ordered_subject, references, written
 from mailsrv.mime.sort_keys import sort_keys
 from mailsrv.store.sorting import ThreadRow
@@ -277,6 +278,38 @@ class LargeTests(SynchronousTestCase):
             self.assertLess(time.process_time() - start, 10.0)
             self.assertTrue(found.startswith(b"(1 2 3 4"), found[:20])
             self.assertEqual(found.count(b"("), 1)
+
+    def test_others_get_to_run(self) -> None:
+        """However messages hang together, a step looks at few of them."""
+        self.patch(threading, "STEP", 20)
+        date, looks = Forest.date, 0
+
+        def counting(forest: Forest, node: int) -> tuple[int, int]:
+            nonlocal looks
+            looks += 1
+            return date(forest, node)
+
+        self.patch(Forest, "date", counting)
+        digests = [number.to_bytes(8, "little") for number in range(2001)]
+        ids = digests[1:]
+        for algorithm in (references, ordered_subject):
+            for subjects, parent in ((2000, b""), (1, b""), (2000, ids[0])):
+                flat = [
+                    ThreadRow(UID(n), -n, b"%d" % (n % subjects), False, me, parent)
+                    for n, me in enumerate(ids, 1)
+                ]
+                most = 0
+                steps = algorithm(flat)
+                try:
+                    while True:
+                        looks = 0
+                        next(steps)
+                        most = max(most, looks)
+                except StopIteration as stop:
+                    found = answer(stop.value)
+                self.assertEqual(found.count("2000"), 1)
+                # All at once for the first of them; else those that are sorted.
+                self.assertLessEqual(most, 2020 if subjects == 1 else 140, algorithm)
 
     def test_a_maze_takes_no_long_time(self) -> None:
         """Deep ancestors are looked at again and again to find no loop."""

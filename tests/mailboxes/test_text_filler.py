@@ -15,7 +15,7 @@ from mailsrv.mailboxes.text_filler import (
     REST,
     TextFiller,
 )
-from mailsrv.store.account import AccountStore
+from mailsrv.store.account_reader import AccountReader
 from mailsrv.store.texts import Matches
 from mailsrv.store.values import UID
 from tests.mailboxes.office import Office
@@ -128,7 +128,7 @@ class TextsOfAccountsTests(SynchronousTestCase):
     def ask(self, text: str) -> Matches:
         uids = {UID(uid) for uid in range(1, 9)}
 
-        def search(store: AccountStore) -> Matches:
+        def search(store: AccountReader) -> Matches:
             steps = store.search_text("INBOX", uids, text, header=True)
             while True:
                 try:

@@ -44,7 +44,7 @@ def run(generator: Generator[None, None, T]) -> T:
 def index(store: AccountStore) -> None:
     after, more = 0, True
     while more:
-        after, more = store.index_texts(after)
+        after, more = run(store.index_texts(after))
 
 
 class Search:
@@ -233,11 +233,11 @@ class TextTests(SynchronousTestCase):
         after, more, steps = 0, True, 0
         while more:
             before = after
-            after, more = self.store.index_texts(after)
+            after, more = run(self.store.index_texts(after))
             self.assertGreater(after, before)
             steps += 1
         self.assertEqual(steps, 3)
-        self.assertEqual(self.store.index_texts(after), (after, False))
+        self.assertEqual(run(self.store.index_texts(after)), (after, False))
         self.assertEqual(self.search.known("needle"), self.search.uids())
         self.store.expunge("INBOX", list(self.search.uids()), only_deleted=False)
         index(self.store)
@@ -320,7 +320,7 @@ class ModelTests(SynchronousTestCase):
                 elif what == "index":
                     index(store)
                 elif what == "step":
-                    store.index_texts(0)
+                    run(store.index_texts(0))
                 elif what == "expunge":
                     store.expunge("INBOX", uids, only_deleted=False)
                 elif what == "delete":

@@ -11,7 +11,7 @@ from mailsrv.imap.session import Session
 from mailsrv.mailboxes.flags import flag_mask
 
 if TYPE_CHECKING:
-    from mailsrv.store.account import AccountStore
+    from mailsrv.store.account_reader import AccountReader
 
 NUMBERS = 2000  # of an answer, written at once
 
@@ -56,7 +56,7 @@ async def matching(session: Session, program: Program) -> list[Match]:
         int(session.services.mail_store.now()),
     )
 
-    def run(store: "AccountStore") -> Generator[None, None, list[Match]]:
+    def run(store: "AccountReader") -> Generator[None, None, list[Match]]:
         return (yield from Searcher(store, scope, messages).find(key))
 
     return await mailbox.read_sliced(run)

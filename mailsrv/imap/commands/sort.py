@@ -17,7 +17,7 @@ from mailsrv.imap.session import Session
 from mailsrv.imap.threading import ALGORITHMS, written
 
 if TYPE_CHECKING:
-    from mailsrv.store.account import AccountStore
+    from mailsrv.store.account_reader import AccountReader
 
 
 async def sort(session: Session, request: Sort, *, by_uid: bool) -> bytes:
@@ -26,7 +26,7 @@ async def sort(session: Session, request: Sort, *, by_uid: bool) -> bytes:
     mailbox = session.mailbox
     matches = await matching(session, program)
 
-    def run(store: "AccountStore") -> Generator[None, None, list[Match]]:
+    def run(store: "AccountReader") -> Generator[None, None, list[Match]]:
         by_uid = {match.uid: match for match in matches}
         uids = yield from store.sorted_uids(
             mailbox.name, list(by_uid), request.criteria
@@ -50,7 +50,7 @@ async def thread(session: Session, request: Thread, *, by_uid: bool) -> bytes:
     mailbox = session.mailbox
     found = await matching(session, request.program)
 
-    def run(store: "AccountStore") -> Generator[None, None, list[bytes]]:
+    def run(store: "AccountReader") -> Generator[None, None, list[bytes]]:
         numbers = {match.uid: match.uid if by_uid else match.seq for match in found}
         rows = yield from store.thread_rows(mailbox.name, list(numbers))
         forest = yield from algorithm(rows)
