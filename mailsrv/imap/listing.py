@@ -137,7 +137,14 @@ def list_responses(
     )
     recursive = b"RECURSIVEMATCH" in request.selection
     wants_subscribed = b"SUBSCRIBED" in request.selection | request.returns
-    for mailbox in mailboxes:
+    known = {mailbox.name for mailbox in mailboxes}
+    # Section 3.5 also of a parent that is no mailbox itself: foo of foo/bar.
+    missing = [
+        MailboxInfo(name, False, (), False, False, "")
+        for name in sorted(with_selected - known)
+        if recursive
+    ]
+    for mailbox in (*mailboxes, *missing):
         below = recursive and mailbox.name in with_selected
         if not (below or _is_selected(request, mailbox)):
             continue

@@ -85,11 +85,16 @@ def can_index() -> bool:
     return True
 
 
+def texts_path(root: Path) -> str:
+    """Return where the texts of the account in `root` are kept."""
+    return str(root / "search.sqlite")
+
+
 class TextIndex:
     """The texts of one account, by content number. Of use from all threads."""
 
     def __init__(self, root: Path, connections: Connections) -> None:
-        self._path = str(root / "search.sqlite")
+        self._path = texts_path(root)
         self._connections = connections
 
     def close(self) -> None:

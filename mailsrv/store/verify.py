@@ -30,6 +30,7 @@ from mailsrv.store.keywords import Keywords
 from mailsrv.store.maildir import Entry
 from mailsrv.store.scanning import Folder, look
 from mailsrv.store.sync import adopt
+from mailsrv.store.texts import texts_path
 from mailsrv.store.uidlist import Record, Uidlist
 from mailsrv.store.values import MessageGone
 
@@ -56,6 +57,7 @@ class Verifier:
     def __init__(self, root: Path, *, connections: Connections, now: Clock) -> None:
         self._root = root / "Maildir"
         self._index = index_path(root)
+        self._texts = texts_path(root)
         self._connections = connections
         self._now = now
 
@@ -63,11 +65,15 @@ class Verifier:
         """Return all findings; nothing is changed."""
         if not maildir.is_maildir(self._root):
             return [Finding("", f"there is no Maildir at {self._root}")]
-        if not os.path.exists(self._index):
-            return [f for n in self._mailboxes() for f in self._check_files(n)]
-        if damage := self._damage():
-            return [Finding("", f"the index is damaged: {damage}")]
         findings: list[Finding] = []
+        if damage := _damage(self._texts):
+            findings.append(Finding("", f"the index of texts is damaged: {damage}"))
+        if not os.path.exists(self._index):
+            return findings + [
+                found for name in self._mailboxes() for found in self._check_files(name)
+            ]
+        if damage := _damage(self._index):
+            return [*findings, Finding("", f"the index is damaged: {damage}")]
         with self._connections.use(self._index, "write") as connection:
             for name in self._mailboxes():
                 findings += self._check_files(name)
@@ -79,9 +85,10 @@ class Verifier:
         """Mend what can be mended; what a `check` then still finds needs a person."""
         if not maildir.is_maildir(self._root):
             return
-        if os.path.exists(self._index) and self._damage():
-            self._connections.close(self._index)
-            discard(self._index)
+        for path in (self._index, self._texts):
+            if _damage(path):
+                self._connections.close(path)
+                discard(path)
         with self._connections.use(self._index, "write") as connection:
             self._drop_strangers(connection)
             for name in self._mailboxes():
@@ -99,15 +106,6 @@ class Verifier:
     def _folder(self, connection: sqlite3.Connection, name: str) -> Folder:
         directory = names.directory(self._root, name)
         return Folder(name, directory, self._root, connection, self._now)
-
-    def _damage(self) -> str:
-        """Return what SQLite finds wrong with the file; "" if nothing."""
-        try:
-            with closing(sqlite3.connect(self._index, timeout=10.0)) as connection:
-                (text,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.DatabaseError as error:
-            return str(error)
-        return "" if text == "ok" else str(text)
 
     # Checking.
 
@@ -176,6 +174,18 @@ class Verifier:
                 _mend_sizes(folder, box)
             missing = _bases(folder) - look(folder, with_cur=True).entries().keys()
             adopt(folder, uidlist, missing, with_cur=True)
+
+
+def _damage(path: str) -> str:
+    """Return what SQLite finds wrong with a file; "" if nothing, or no file."""
+    if not os.path.exists(path):
+        return ""
+    try:
+        with closing(sqlite3.connect(path, timeout=10.0)) as connection:
+            (text,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if text == "ok" else str(text)
 
 
 _USED = "SELECT content FROM message UNION SELECT content FROM expunged"

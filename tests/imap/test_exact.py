@@ -38,6 +38,8 @@ class ExactTests(ImapCase):
         other.send(b"2 STORE 2 FLAGS (\\Deleted)\r\n3 EXPUNGE\r\n")
         answer = client.send(b"4 STORE 1:3 +FLAGS (\\Flagged)\r\n")
         self.assertIn(b"* 3 FETCH (UID 3 FLAGS (\\Flagged", answer)
+        self.assertIn(b"4 OK [EXPUNGEISSUED]", answer)
+        answer = client.send(b"4 STORE 2 (UNCHANGEDSINCE 1) FLAGS (\\Seen)\r\n")
         self.assertIn(b"4 NO [EXPUNGEISSUED]", answer)
         self.assertIn(b"5 OK", client.send(b"5 STORE 2 +FLAGS.SILENT (\\Seen)\r\n"))
         self.assertIn(b"6 OK", client.send(b"6 UID STORE 1:3 +FLAGS (\\Seen)\r\n"))

@@ -221,6 +221,11 @@ class ListTests(ImapCase):
         )
         found = self.names('LIST (SUBSCRIBED RECURSIVEMATCH) "" (a a/b/c)')
         self.assertEqual(list(found), ["a/b/c"])
+        self.client.send(b"1 SUBSCRIBE no/such/mailbox\r\n")
+        self.assertEqual(
+            self.names('LIST (SUBSCRIBED RECURSIVEMATCH) "" n%'),
+            {'no ("CHILDINFO" ("SUBSCRIBED"))': "LIST (\\HasNoChildren \\NonExistent)"},
+        )
         answer = self.client.send(b'1 LIST (RECURSIVEMATCH REMOTE) "" *\r\n')
         self.assertIn(b"1 BAD", answer)
 

@@ -5,12 +5,13 @@ import sqlite3
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailsrv.store.locks import UidlistLock
 from mailsrv.store.values import SEEN, LockHeld
 from mailsrv.store.verify import Verifier
 from tests.store.account_fixture import MESSAGE, Office, old
+from tests.store.test_texts import run
 
 
 class VerifyTests(SynchronousTestCase):
@@ -130,6 +131,17 @@ class VerifyTests(SynchronousTestCase):
         self.assertFound("index is damaged")
         self.assertMended()
         self.assertEqual(list(self.office.store.open("INBOX").uids), [1, 2, 3])
+
+    def test_damaged_texts(self) -> None:
+        path = self.office.root / "search.sqlite"
+        if not run(self.office.store.index_texts(0)) or not path.exists():
+            raise SkipTest("this SQLite has no FTS5")
+        self.assertEqual(self.texts(), [])
+        self.office.store.close()
+        path.write_bytes(b"no SQLite" * 1000)
+        self.assertFound("index of texts is damaged")
+        self.assertMended()
+        self.assertFalse(path.exists())  # it is filled in the background
 
     def test_mailbox_that_is_gone_and_orphans(self) -> None:
         self.office.store.open("Sent")

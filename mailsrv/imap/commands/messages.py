@@ -207,10 +207,12 @@ async def store(session: Session, arguments: Store, *, by_uid: bool) -> bytes:
     )
     numbers = modified if by_uid else [mailbox.seq(uid) for uid in modified]
     code = b"MODIFIED " + format.uid_set(filter(None, numbers)) if modified else b""
-    if not by_uid and not arguments.silent and mailbox.has_gone(uids):
-        # RFC 2180 section 4.2: the rest was done; RFC 7162 example 11.
+    if by_uid or arguments.silent or not mailbox.has_gone(uids):
+        return code
+    if arguments.unchanged_since is not None:  # RFC 7162 example 11
         raise Refused("Some of the messages are gone", code or b"EXPUNGEISSUED")
-    return code
+    # As of FETCH: the rest was done, and a NO would be shown to people.
+    return b"EXPUNGEISSUED"
 
 
 # COPY and MOVE
