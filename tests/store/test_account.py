@@ -53,13 +53,6 @@ class DeliveryTests(AccountTestCase):
         self.assertEqual(list(again.uids), [1, 2, 3])
         self.assertEqual(set(again.mod_seqs), {changes.highest_mod_seq})
 
-    def test_delivery_brings_the_keywords_that_another_process_made(self) -> None:
-        uid = self.office.receive()
-        self.store.open("INBOX")
-        self.office.another().store_flags("INBOX", [uid], "+", ["$late"])
-        changes = self.store.ingest("INBOX", [self.office.deliver()])
-        self.assertEqual(changes.keywords, ("$late",))
-
     def test_delivery_that_a_sync_has_found_is_taken_in_once(self) -> None:
         self.store.open("INBOX")
         delivered = self.office.deliver()

@@ -9,21 +9,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.mime.summary import summary
-from mailsrv.store import flags, index, maildir, transfer
+from mailsrv.store import flags, index, maildir
 from mailsrv.store.account import AccountStore
 from mailsrv.store.content import header_key
 from mailsrv.store.locks import UidlistLock
 from mailsrv.store.pop3_uidl import DEFAULT, compiled
-from mailsrv.store.reading import MessageFile, SmallMessageFile
-from mailsrv.store.scanning import Folder
 from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import FLAGGED, SEEN, LockHeld, MessageGone
-from tests.store.account_fixture import MESSAGE, Office, old
+from tests.store.account_fixture import MESSAGE, Office
 
 DOVECOTS = compiled(DEFAULT)
 
@@ -321,96 +316,6 @@ class ProcessTests(SyncTestCase):
         self.assertEqual(list(self.store.move("INBOX", [1], "Trash").target_uids), [1])
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class CrashTests(SyncTestCase):
-    """A process that dies between two steps; another one goes on."""
-
-    def begin_again(self) -> None:
-        for folder in (self.office.maildir, self.office.maildir / ".Trash"):
-            for sub in ("new", "cur"):
-                old(folder / sub)
-        self.store = self.office.store = self.office.another()
-
-    def moved(self) -> None:
-        """The message is in Trash alone, and still the same one."""
-        self.begin_again()
-        self.assertEqual(list(self.store.open("INBOX").uids), [])
-        state = self.store.open("Trash")
-        self.assertEqual((list(state.uids), list(state.flags)), ([1], [SEEN]))
-        rows = self.store.rows("Trash", [1], ["email_id"])
-        self.assertEqual(rows[1][0], self.email_id)
-        with self.office.connections.use(
-            str(self.office.root / "index.sqlite"), "read"
-        ) as connection:
-            (left,) = connection.execute("SELECT count(*) FROM intent").fetchone()
-        self.assertEqual(left, 0)
-
-    def prepare(self) -> None:
-        self.office.receive(flags=SEEN)
-        self.store.open("INBOX")
-        self.store.open("Trash")
-        self.email_id = self.store.rows("INBOX", [1], ["email_id"])[1][0]
-
-    def killed(self, step: str) -> None:
-        def die(*_: object) -> None:
-            raise Killed
-
-        self.patch(transfer, step, die)
-        self.assertRaises(Killed, self.store.move, "INBOX", [1], "Trash")
-
-    def test_move_killed_before_the_rename(self) -> None:
-        self.prepare()
-        self.killed("_rename")
-        self.begin_again()
-        self.assertEqual(list(self.store.open("INBOX").uids), [1])
-        self.assertEqual(list(self.store.open("Trash").uids), [])
-
-    def test_move_killed_after_the_rename(self) -> None:
-        self.prepare()
-        self.killed("sync_folder")
-        self.moved()
-
-    def test_move_killed_before_the_uidlist(self) -> None:
-        self.prepare()
-        self.killed("append")
-        self.moved()
-
-    def test_move_killed_before_the_commit(self) -> None:
-        self.prepare()
-        self.killed("_insert")
-        self.moved()
-
-    def test_copy_that_fails_leaves_nothing(self) -> None:
-        self.prepare()
-
-        def fail(*_: object) -> None:
-            raise OSError(5, "no")
-
-        self.patch(transfer, "sync_folder", fail)
-        self.assertRaises(OSError, self.store.copy, "INBOX", [1], "Trash")
-        self.assertEqual(self.office.files("cur", ".Trash"), [])
-
-    def test_uid_that_stands_in_the_uidlist_alone_is_taken(self) -> None:
-        self.store.open("INBOX")
-        delivered = self.office.deliver()
-
-        def die(*_: object) -> None:
-            raise Killed
-
-        with self.assertRaises(Killed):
-            patch = self.patch(Folder, "known_box", die)
-            self.store.ingest("INBOX", [delivered])
-        patch.restore()
-        self.begin_again()
-        self.assertEqual(self.store.uids_of("INBOX", [delivered.base]), [])
-        self.store.sync("INBOX")
-        self.assertEqual(self.store.uids_of("INBOX", [delivered.base]), [1])
-        self.assertEqual(self.office.receive(), 2)
-
-
 class TombstoneTests(SyncTestCase):
     def test_history_is_bounded(self) -> None:
         self.patch(index, "MAX_TOMBSTONES", 3)
@@ -441,66 +346,6 @@ class TombstoneTests(SyncTestCase):
             ) as connection:
                 rows = connection.execute("SELECT count(*) FROM content").fetchone()
             self.assertEqual(rows[0], left)
-
-
-class MessageFileTests(SynchronousTestCase):
-    def open(self, content: bytes) -> MessageFile:
-        path = Path(self.mktemp())
-        path.write_bytes(content)
-        made = summary(content)
-        file = MessageFile(
-            os.open(path, os.O_RDONLY),
-            made.size_octets,
-            made.structure,
-            made.checkpoints,
-        )
-        self.addCleanup(file.close)
-        return file
-
-    @settings(max_examples=40, deadline=None)
-    @given(
-        st.lists(st.sampled_from([b"\n", b"\r\n", b"x" * 30_000, b"\r", b"ab"])),
-        st.lists(
-            st.tuples(st.integers(0, 200_000), st.integers(0, 100_000)), min_size=1
-        ),
-    )
-    def test_any_piece_is_that_of_the_whole(
-        self, pieces: list[bytes], reads: list[tuple[int, int]]
-    ) -> None:
-        content = b"".join(pieces)
-        served = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        for file in (self.open(content), SmallMessageFile(content, None)):
-            self.assertEqual(file.size_octets, len(served))
-            for offset, count in reads:
-                piece = served[offset : offset + count]
-                self.assertEqual(file.read(offset, count), piece)
-
-    def test_small_file_knows_its_parts(self) -> None:
-        content = b"Subject: x\n\ntext\n"
-        with SmallMessageFile(content, None) as file:
-            self.assertEqual(file.structure().served_body, 14)
-
-    def test_reading_in_pieces_reads_the_file_about_once(self) -> None:
-        content = (b"x" * 72 + b"\n") * 40_000  # 2.9 MB
-        file = self.open(content)
-        real, octets = os.pread, 0
-
-        def pread(fd: int, size: int, place: int) -> bytes:
-            nonlocal octets
-            got = real(fd, size, place)
-            octets += len(got)
-            return got
-
-        self.patch(os, "pread", pread)
-        for offset in range(0, file.size_octets, 65536):
-            # Each command opens the file anew.
-            file._reached = (0, 0)
-            self.assertTrue(file.read(offset, 65536))
-        self.assertLess(octets, 3 * len(content))
-        octets = 0
-        for offset in range(0, file.size_octets, 65536):
-            file.read(offset, 65536)
-        self.assertLess(octets, 2.2 * len(content))
 
 
 class ConnectionsTests(SyncTestCase):
