@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
+LOCAL = "local"  # the destination of what goes into mailboxes here
+LIST = "list"  # of what goes to a list's members
+
 
 class Priority(IntEnum):
     """Whose turn comes first: a newsletter never delays a letter."""
@@ -32,6 +35,9 @@ class Answer:
     at_utc: float
     peer: str = ""  # host name and address of who said it; empty: nobody did
     tls: str = ""  # version, cipher, and how the peer was known
+    # The other server takes no DSN parameters: with it the trail ends (RFC 3461
+    # section 6.2.3, "relayed").
+    relayed: bool = False
 
     @property
     def positive(self) -> bool:
@@ -44,9 +50,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message in the queue. Its content is the spool's file of that name."""
+    """A message in the queue. Its content is a file of the spool."""
 
-    id: str
+    id: str  # the same as in the log since it came in
+    file: str  # its name in the spool
     reverse_path: str  # empty: a report
     account: str | None  # who has sent it; None: another server, or the queue
     arrived_at_utc: float
@@ -60,6 +67,11 @@ class Message:
     ret: str = ""  # RFC 3461 sections 4.3 and 4.4
     envid: str = ""
 
+    @property
+    def sender(self) -> str:
+        """Whom the queue is fair to."""
+        return self.account or self.reverse_path
+
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
@@ -67,15 +79,23 @@ class Recipient:
 
     message: str  # its id
     forward_path: str
-    destination: str  # where it goes: a domain, or "local"
+    destination: str  # where it goes: a domain, LOCAL or LIST
     next_at_utc: float | None  # the next attempt; None: there will be none
     state: State = State.WAITING
     notify: str = ""  # RFC 3461 sections 4.1 and 4.2
     orcpt: str = ""
+    original: str = ""  # the forward-path as the sender named it, if another
+    reverse_path: str | None = None  # its own, instead of the message's (VERP)
+    prefix: bytes = field(default=b"", repr=False)  # header fields of its own
     attempts: int = 0
     warned: bool = False  # the sender knows of the delay
     answer: Answer | None = None
     id: int = 0  # 0: not in the queue yet
+
+    @property
+    def goes_alone(self) -> bool:
+        """Whether what is sent differs from what others get."""
+        return self.reverse_path is not None or bool(self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +108,16 @@ class Result:
     answer: Answer | None  # None: as before
     warned: bool = False
     attempted: bool = True
+
+
+Entry = tuple[Message, "tuple[Recipient, ...]"]
+"""A message with some of its recipients."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Lane:
+    """Recipients who wait for the same thing: of one sender, to one destination."""
+
+    priority: Priority
+    destination: str
+    sender: str

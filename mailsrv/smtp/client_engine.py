@@ -78,6 +78,8 @@ class _Transaction:
     replies: dict[int, Reply] = field(default_factory=dict)  # by place, final ones
     asked: int = 0  # recipients that RCPT has been answered for
     accepted: deque[int] = field(default_factory=deque)  # and not settled since
+    begun: bool = False  # MAIL was taken
+    left_octets: int = 0  # of the content that BDAT has announced
     is_sent: bool = False  # all of the content
 
     def settle(self, reply: Reply) -> None:
@@ -87,7 +89,8 @@ class _Transaction:
 
     def done(self, *, uncertain: bool = False) -> Done:
         places = range(len(self.outgoing.recipients))
-        return Done(tuple(self.replies[place] for place in places), uncertain)
+        replies = tuple(self.replies[place] for place in places)
+        return Done(replies, uncertain, self.begun)
 
 
 class ClientEngine:
@@ -103,6 +106,7 @@ class ClientEngine:
     ) -> None:
         """`hostname` is our name for EHLO; LOGIN and PLAIN are sent over TLS only."""
         self.extensions = Extensions()
+        self.peer_name = ""  # as it calls itself in its greeting
         self.tls_active = False
         self._hostname = hostname
         self._tls: Tls = tls
@@ -165,6 +169,11 @@ class ClientEngine:
     def content(self, octets: bytes) -> bytes:
         """Return how to write the next octets of the content, which has CRLF."""
         if not self._stuffs_dots:
+            transaction = self._running()
+            if len(octets) > transaction.left_octets:
+                # More would be read as commands.
+                raise AssertionError("the content is larger than was announced")
+            transaction.left_octets -= len(octets)
             return octets
         stuffed = octets.replace(b"\n.", b"\n..")
         if self._line_start and octets[:1] == b".":
@@ -176,6 +185,8 @@ class ClientEngine:
     def content_end(self) -> None:
         """All of the message was given to `content`."""
         transaction = self._running()
+        if transaction.left_octets:
+            raise AssertionError("the content is smaller than was announced")
         self._in_content = False
         transaction.is_sent = True
         if self._stuffs_dots:
@@ -235,6 +246,7 @@ class ClientEngine:
 
     def _greeted(self, reply: Reply) -> None:
         if reply.code == 220:
+            self.peer_name = (reply.text.split() or [""])[0]
             self._hello(_Step.EHLO)
         else:
             self._end(_negative(reply))
@@ -298,11 +310,15 @@ class ClientEngine:
         elif reply.code == 235:
             self._events.append(Ready())
         else:
-            self._end(_negative(reply))
+            # Never for good, as RFC 4954 section 6 has it: somebody will set the
+            # right password, and mail can wait for that.
+            self._end(Reply(454, "4.7.0", reply.text))
 
     def _mail_answered(self, reply: Reply) -> None:
         transaction = self._running()
-        if not _is_done(reply):
+        if _is_done(reply):
+            transaction.begun = True
+        else:
             # What was pipelined behind it will be refused as well.
             transaction.settle(_negative(reply))
         self._next()
@@ -313,8 +329,7 @@ class ClientEngine:
         if _is_done(reply):
             if place not in transaction.replies:
                 transaction.accepted.append(place)
-        elif reply.code == 552 and transaction.accepted:
-            # RFC 5321 section 4.5.3.1.10: so some say that there are too many.
+        elif _is_one_too_many(reply) and transaction.accepted:
             later = Reply(452, "4.5.3", reply.text)
             transaction.replies.setdefault(place, later)
         else:
@@ -332,7 +347,8 @@ class ClientEngine:
         elif transaction.asked < len(recipients):
             self._say(self._rcpt(recipients[transaction.asked]), _Step.RCPT)
         elif "CHUNKING" in self.extensions:
-            self._say(f"BDAT {transaction.outgoing.size_octets} LAST")
+            transaction.left_octets = transaction.outgoing.size_octets
+            self._say(f"BDAT {transaction.left_octets} LAST")
             self._begin_content(stuffs_dots=False)
         else:
             self._say("DATA", _Step.DATA)
@@ -430,6 +446,11 @@ class ClientEngine:
 
 def _is_done(reply: Reply) -> bool:
     return 200 <= reply.code < 300
+
+
+def _is_one_too_many(reply: Reply) -> bool:
+    """RFC 5321 section 4.5.3.1.10: 552 may mean 452, unless it says what it means."""
+    return reply.code == 552 and reply.enhanced_code in ("", "5.5.3")
 
 
 def _negative(reply: Reply) -> Reply:

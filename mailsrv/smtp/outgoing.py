@@ -69,6 +69,8 @@ class Done:
     # All of the message was sent and no answer came: the peer may have it
     # (RFC 5321 section 4.5.4.1 and RFC 1047).
     uncertain: bool = False
+    # MAIL was taken. If not, another server may well take the message.
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ class ConnectionTests(SynchronousTestCase):
         self.assertEqual(driver.said(), b"EHLO mail.example.test\r\n")
         self.assertEqual(driver.told, [Ready()])
         self.assertEqual(driver.engine.extensions.max_octets, 1000)
+        self.assertEqual(driver.engine.peer_name, "else.test")
         self.assertEqual(driver.engine.extensions.mechanisms, {"PLAIN", "LOGIN"})
 
     def test_helo(self) -> None:
@@ -195,6 +196,9 @@ class ConnectionTests(SynchronousTestCase):
             driver.hears(b"235 2.7.0 Welcome\r\n")
             self.assertEqual(driver.told, [StartTls(), Ready()])
         self.assertEqual(Driver("AUTH PLAIN", login=login).told, [Ended(NO_LOGIN)])
+        driver = Driver("STARTTLS", tls="must", login=login).hears(b"220 Go\r\n")
+        driver.hears(ehlo("AUTH PLAIN"), b"535 5.7.8 No\r\n")
+        self.assertEqual(driver.told[-1], Ended(Reply(454, "4.7.0", "No")))
 
     def test_quit(self) -> None:
         driver = Driver()
@@ -295,6 +299,28 @@ class TransactionTests(SynchronousTestCase):
         driver = Driver("PIPELINING").begins("b@else.test", "c@else.test")
         driver.hears(b"250 Ok\r\n250 Ok\r\n552 Enough\r\n354 Go\r\n250 Ok\r\n")
         self.assertEqual(driver.codes, [250, 452])
+        # A full mailbox is one, whatever its place.
+        driver.begins("b@else.test", "c@else.test")
+        driver.hears(b"250 Ok\r\n250 Ok\r\n552 5.2.2 Full\r\n354 Go\r\n250 Ok\r\n")
+        self.assertEqual(driver.codes, [250, 552])
+
+    def test_whether_the_transaction_was_begun(self) -> None:
+        for wire, begun in (
+            (b"451 Later\r\n503 No\r\n503 No\r\n250 Ok\r\n", False),
+            (b"421 Bye\r\n", False),
+            (b"250 Ok\r\n450 No\r\n503 No\r\n250 Ok\r\n", True),
+        ):
+            driver = Driver("PIPELINING").begins().hears(wire)
+            [done] = [event for event in driver.told if isinstance(event, Done)]
+            self.assertIs(done.begun, begun, wire)
+
+    def test_content_of_another_size(self) -> None:
+        for content in (CONTENT + b"x", CONTENT[:-1]):
+            driver = Driver("CHUNKING").begins()
+            driver.content = content
+            driver.hears(b"250 Ok\r\n")
+            self.assertRaises(AssertionError, driver.hears, b"250 Ok\r\n")
+            self.assertNotIn(CONTENT + b"x", driver.said())
 
     def test_421_at_any_time(self) -> None:
         wire = b"250 Ok\r\n" * 3 + b"354 Go\r\n"
@@ -315,7 +341,7 @@ class TransactionTests(SynchronousTestCase):
         driver = Driver("PIPELINING").begins()
         driver.engine.lost(TOO_SLOW)
         driver.run()
-        self.assertEqual(driver.told, [Done((TOO_SLOW,)), Ended(TOO_SLOW)])
+        self.assertEqual(driver.told, [Done((TOO_SLOW,), begun=False), Ended(TOO_SLOW)])
 
     def test_answer_before_the_end_of_the_message(self) -> None:
         driver = Driver().begins()

@@ -1,0 +1,182 @@
+"""TLS with the servers that we send to: what they have to show, and what it came to.
+
+`PeerPolicies` says what a domain demands, `DomainPolicy` which hosts may have its mail
+and, for each, `PeerTls`: how the handshake is made and judged.
+"""
+
+from ipaddress import ip_address
+from typing import Literal, Protocol
+
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import CertificateOptions, platformTrust
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+Need = Literal["never", "may", "must"]
+
+
+class NotTrusted(Exception):
+    """The peer did not show what it has to; `result_type` is of RFC 8460 4.3."""
+
+    def __init__(self, text: str, result_type: str = "validation-failure") -> None:
+        super().__init__(text)
+        self.text = text
+        self.result_type = result_type
+
+
+class PeerTls(Protocol):
+    """How to speak TLS with one host."""
+
+    tls: Need
+    source: str  # who demands it: "opportunistic", "setting", "mta-sts", "dane", ...
+
+    def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
+        """Return what ``startTLS`` of a transport takes."""
+
+    def judge(self, connection: SSL.Connection) -> str:
+        """Return version, cipher and trust in words. Raises `NotTrusted`."""
+
+    def note(self, failure: NotTrusted | None) -> None:
+        """Count a success or a failure, for reports."""
+
+
+class DomainPolicy(Protocol):
+    """What a recipient domain demands of the way to its servers."""
+
+    text: str  # in words
+
+    def allows(self, host: str) -> bool:
+        """Whether this MX host may have the domain's mail."""
+
+    async def for_host(self, host: str, *, secure: bool) -> PeerTls:
+        """Return how to speak with a host; `secure`: DNSSEC vouches for its name."""
+
+
+class PeerPolicies(Protocol):
+    """What domains demand."""
+
+    async def for_domain(
+        self, domain: str, *, require_tls: bool = False
+    ) -> DomainPolicy:
+        """Return the policy for mail to `domain`; `require_tls`: RFC 8689."""
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class Creator:
+    """Makes the client's side of a connection that names its host (SNI)."""
+
+    def __init__(self, context: SSL.Context, host: str) -> None:
+        self._context = context
+        self._host = host
+
+    def clientConnectionForTLS(
+        self, tlsProtocol: TLSMemoryBIOProtocol
+    ) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        if not _is_ip(self._host):  # RFC 6066 section 3: no addresses
+            connection.set_tlsext_host_name(self._host.encode("ascii"))
+        return connection
+
+
+class Unverified:
+    """TLS with whoever is there: against those who only listen (RFC 7435)."""
+
+    source = "opportunistic"
+
+    def __init__(self, tls: Need, context: SSL.Context) -> None:
+        self.tls = tls
+        self._context = context
+
+    def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
+        return Creator(self._context, host)
+
+    def judge(self, connection: SSL.Connection) -> str:
+        return f"{version_and_cipher(connection)}, not verified"
+
+    def note(self, failure: NotTrusted | None) -> None:
+        """Nobody wants to know."""
+
+
+class Verified:
+    """TLS with a host whose certificate is signed by a known authority."""
+
+    source = "setting"
+    tls: Need = "must"
+
+    def __init__(self, host: str, context: SSL.Context) -> None:
+        self._host = host
+        self._context = context
+
+    def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
+        return Creator(self._context, host)
+
+    def judge(self, connection: SSL.Connection) -> str:
+        verify = verify_ip_address if _is_ip(self._host) else verify_hostname
+        try:
+            verify(connection, self._host)
+        except (VerificationError, CertificateError) as error:
+            text = f"the certificate is not for {self._host}"
+            raise NotTrusted(text, "certificate-host-mismatch") from error
+        return f"{version_and_cipher(connection)}, verified"
+
+    def note(self, failure: NotTrusted | None) -> None:
+        """Nobody wants to know."""
+
+
+class AnyHost:
+    """The policy of a domain that demands nothing."""
+
+    text = "opportunistic TLS"
+
+    def __init__(self, peer_tls: PeerTls) -> None:
+        self._peer_tls = peer_tls
+
+    def allows(self, host: str) -> bool:
+        return True
+
+    async def for_host(self, host: str, *, secure: bool) -> PeerTls:
+        return self._peer_tls
+
+
+class Opportunistic:
+    """TLS where it is offered, with any certificate; always with REQUIRETLS."""
+
+    def __init__(self) -> None:
+        context = unverified_context()
+        self._may = AnyHost(Unverified("may", context))
+        self._must = AnyHost(Unverified("must", context))
+
+    async def for_domain(
+        self, domain: str, *, require_tls: bool = False
+    ) -> DomainPolicy:
+        return self._must if require_tls else self._may
+
+
+def unverified_context() -> SSL.Context:
+    """Return a context for clients that takes every certificate."""
+    return CertificateOptions(enableSessions=False).getContext()
+
+
+def verified_context() -> SSL.Context:
+    """Return a context for clients that knows the authorities of the system."""
+    return CertificateOptions(trustRoot=platformTrust()).getContext()
+
+
+def version_and_cipher(connection: SSL.Connection) -> str:
+    """Say what a connection is protected by."""
+    version, cipher = (
+        connection.get_protocol_version_name(),
+        connection.get_cipher_name(),
+    )
+    return f"{version} {cipher}"
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
