@@ -16,6 +16,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorTime
 
 from mailsrv.accounts import devices
+from mailsrv.dns.servers import parse_server
 from mailsrv.doors import plugin
 from mailsrv.settings import Settings
 from mailsrv.settings_file import Problem
@@ -58,6 +59,7 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     found = [*_listeners(settings, reactor), *_certificates(settings)]
     found += _data(settings)
     found += _trusted_networks(settings)
+    found += _name_servers(settings)
     found += plugin.problems(settings, IReactorTime(reactor))
     try:
         pop3_uidl.compiled(settings.store.pop3_uidl_format)
@@ -137,6 +139,16 @@ def _trusted_networks(settings: Settings) -> Iterator[Problem]:
     for number, trusted in enumerate(settings.smtp.trusted_networks, 1):
         for key, wrong, allowed in devices.problems(trusted):
             yield Problem(f"smtp.trusted_networks[{number}].{key}", wrong, allowed)
+
+
+def _name_servers(settings: Settings) -> Iterator[Problem]:
+    for number, text in enumerate(settings.dns.servers, 1):
+        try:
+            parse_server(text)
+        except ValueError:
+            wrong = f'"{text}" is no address'
+            allowed = '"192.0.2.53", "192.0.2.53:5353" or "[::1]:5353"'
+            yield Problem(f"dns.servers[{number}]", wrong, allowed)
 
 
 def _owner(settings: Settings, user: RunsAs) -> Iterator[Problem]:

@@ -239,6 +239,24 @@ class LogSettings:
 
 
 @attrs.frozen(kw_only=True)
+class DnsSettings:
+    """``[dns]``: the name servers that all parts ask."""
+
+    servers: list[str] = attrs.field(
+        factory=list,
+        metadata={
+            "doc": "addresses of resolvers, with :PORT if it is not 53; "
+            "empty: those of /etc/resolv.conf"
+        },
+    )
+    validates: bool = key(
+        False,
+        "the resolvers check DNSSEC, and nobody can forge the way to them; "
+        "a resolver on this machine is always believed",
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """The whole file. Relative paths are taken from the file's folder."""
 
@@ -255,6 +273,7 @@ class Settings:
     pop3: Pop3Settings = Pop3Settings()
     store: StoreSettings = StoreSettings()
     login: LoginSettings = LoginSettings()
+    dns: DnsSettings = DnsSettings()
     log: LogSettings = LogSettings()
     plugin: list[PluginSettings] = attrs.field(
         factory=list, metadata={"doc": "what is asked beside the built-in rules"}

@@ -69,6 +69,14 @@ send_as = ["scanner"]
             ],
         )
 
+    def test_name_servers(self) -> None:
+        dns = '[dns]\nservers = ["127.0.0.1:53", "dns.example.test"]\n'
+        self.assertEqual(
+            self.check(self.LISTEN + dns),
+            'dns.servers[2]: "dns.example.test" is no address; allowed: "192.0.2.53",'
+            ' "192.0.2.53:5353" or "[::1]:5353"\n',
+        )
+
     def test_endpoints(self) -> None:
         for endpoint, good in (
             ("tcp:25", True),
