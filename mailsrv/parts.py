@@ -3,7 +3,8 @@
 Made when root is dropped; nothing here knows of signals, ports or twistd.
 """
 
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -34,6 +35,13 @@ from mailsrv.interfaces import (
 )
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.server import Pop3Factory
+from mailsrv.queue.carrying import Outcome, Parcel
+from mailsrv.queue.dispatch import Carriers
+from mailsrv.queue.local import LocalCarrier
+from mailsrv.queue.queue import Queue
+from mailsrv.queue.reports import Reporter
+from mailsrv.queue.settling import rules, same_for_all
+from mailsrv.queue.turns import Turns
 from mailsrv.routing.router import Router
 from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
 from mailsrv.smtp.engine import ROLES, Role
@@ -80,6 +88,35 @@ class Parts:
         self._imap_limits = _limits(settings.imap)
         self._pop3_limits = _limits(settings.pop3)
         router = Router(self._live, plugins.providers(IRecipientResolver))
+        self._queue = Queue(
+            settings.data,
+            rules(settings.queue),
+            Turns(
+                settings.queue.max_deliveries,
+                settings.queue.max_deliveries_per_destination,
+            ),
+            router=router,
+            mail_store=self._mail_store,
+            reporter=Reporter(
+                settings.hostname, settings.queue.lifetime, router.is_own_domain
+            ),
+            sign=_unsigned,
+            threads=self.threads,
+            reactor=reactor,
+            now=time.time,
+        )
+        self._carriers = Carriers(
+            local=LocalCarrier(
+                router,
+                self._mail_store,
+                self._queue.spooled,
+                plugins.providers(IDeliverer),
+                reading=self.threads.read,
+                now=time.time,
+            ),
+            list_=_Later(),
+            relay=_Later(),
+        )
         policies = Policies(
             plugins.providers(ISenderPolicy),
             plugins.providers(IRecipientPolicy),
@@ -96,6 +133,7 @@ class Parts:
                 router=router,
                 authenticator=self._authenticator,
                 mail_store=self._mail_store,
+                queue=self._queue,
                 connections=self._smtp_limits,
                 reactor=reactor,
                 plugins=policies,
@@ -149,11 +187,16 @@ class Parts:
     async def _start_store(self) -> None:
         await self._mail_store.start()
         await self._mail_store.accounts_changed(self._live.current.accounts())
+        await self._queue.start(self._carriers)
 
     async def use(self, settings: Settings) -> None:
         """Hand new settings to all, and read the accounts again."""
         self._authenticator.settings = settings.login
         self._mail_store.settings = settings.store
+        self._queue.rules = rules(settings.queue)
+        self._queue.turns.most = settings.queue.max_deliveries
+        most_of_route = settings.queue.max_deliveries_per_destination
+        self._queue.turns.most_of_route = most_of_route
         self._imap.settings = settings.imap
         self._pop3.settings = settings.pop3
         self._imap.tls_settings = self._pop3.tls_settings = settings.tls
@@ -195,9 +238,24 @@ class Parts:
     async def stop(self) -> None:
         """Close what is open. Call it after `drain`."""
         self._live.stop()
+        await self._queue.stop()
         await self._mail_store.stop()
         self.threads.stop()
         self._database.close()
+
+
+class _Later:
+    """Stands in for a carrier that is not there yet: the mail waits."""
+
+    def route(self, reverse_path: str, destination: str) -> str:
+        return destination
+
+    async def carry(self, parcel: Parcel) -> Outcome:
+        return Outcome(same_for_all(parcel.recipients, "Not there yet", time.time))
+
+
+def _unsigned(header: bytes, body: Iterable[bytes]) -> bytes:
+    return b""
 
 
 async def _drain(service: Guest) -> None:

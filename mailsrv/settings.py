@@ -5,13 +5,20 @@ documentation, from which the reference is made.
 """
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NewType, get_args
 
 import attrs
 
 VERSION = 1  # of the format of the file
 
 MIB = 1024 * 1024
+
+Duration = NewType("Duration", float)
+"""Seconds; written as a number of them, or with a unit as in ``"90s"``, ``"4h"``."""
+
+MINUTE = 60.0
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
 
 
 def key(
@@ -256,6 +263,37 @@ class DnsSettings:
     )
 
 
+_LIFETIME = Duration(5 * DAY)  # RFC 5321 section 4.5.4.1: 4 to 5 days
+_WARN_AFTER = Duration(4 * HOUR)
+
+
+def _default_pauses() -> list[Duration]:
+    # Greylisting and restarts are over in minutes; a server that is down for long is
+    # asked less and less.
+    pauses = [2, 5, 10, 20, 30, 60, 120, 240]
+    return [Duration(minutes * MINUTE) for minutes in pauses]
+
+
+@attrs.frozen(kw_only=True)
+class QueueSettings:
+    """``[queue]``: mail that waits for other servers."""
+
+    retry_after: list[Duration] = attrs.field(
+        factory=_default_pauses,
+        metadata={"doc": "pauses between attempts; the last one repeats"},
+    )
+    lifetime: Duration = key(_LIFETIME, "then mail that still waits goes back")
+    warn_after: Duration = key(
+        _WARN_AFTER, "then the sender is told of the delay, once"
+    )
+    max_deliveries: int = key(
+        50, "attempts at a time; newsletters use three quarters of them", most=1000
+    )
+    max_deliveries_per_destination: int = key(
+        20, "attempts at a time to one destination; it begins with 5", most=100
+    )
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The whole file. Relative paths are taken from the file's folder."""
@@ -273,6 +311,7 @@ class Settings:
     pop3: Pop3Settings = Pop3Settings()
     store: StoreSettings = StoreSettings()
     login: LoginSettings = LoginSettings()
+    queue: QueueSettings = QueueSettings()
     dns: DnsSettings = DnsSettings()
     log: LogSettings = LogSettings()
     plugin: list[PluginSettings] = attrs.field(

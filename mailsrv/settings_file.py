@@ -5,6 +5,7 @@ in it are there is checked by what uses them.
 """
 
 import difflib
+import re
 import tomllib
 import types
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from mailsrv.settings import VERSION, Service, Settings
+from mailsrv.settings import VERSION, Duration, Service, Settings
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d{1,9}) ?([smhd])")
+_MAX_DURATION_S = 366 * 86400
 MAX_FILE = 1024 * 1024  # octets; a settings file is some kilobytes
 
 
@@ -123,6 +127,8 @@ class _Reader:
                 self.value(item, get_args(hint)[0], f"{key}[{number}]", metadata)
                 for number, item in enumerate(value, 1)
             ]
+        if hint is Duration and (seconds := _seconds(value)) is not None:
+            return seconds
         if _fits(value, hint, metadata):
             if hint is Path:
                 return self._folder / value
@@ -147,6 +153,15 @@ def _fits(value: Any, hint: Any, metadata: Any) -> bool:
     return False
 
 
+def _seconds(value: Any) -> Duration | None:
+    """Read a duration; None if it is none."""
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
+        value = int(found[1]) * _UNITS[found[2]]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return Duration(float(value)) if 0 < value <= _MAX_DURATION_S else None
+
+
 def _in_range(value: float, metadata: Any) -> bool:
     least, most = metadata.get("least"), metadata.get("most")
     above = value > 0 if least is None else value >= least
@@ -168,6 +183,8 @@ def allowed(hint: Any, metadata: Any) -> str:
         return f"a list of {allowed(item, metadata)}"
     if hint is bool:
         return "true, false"
+    if hint is Duration:
+        return 'seconds, or text as "90s", "30m", "4h", "5d"'
     if hint is int or hint is float:
         least, most = metadata.get("least"), metadata.get("most")
         kind = "a whole number" if hint is int else "a number"

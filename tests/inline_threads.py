@@ -56,4 +56,5 @@ class InlineThreads(Threads):
         self.hash = self.hash_jobs = InlinePool(self.clock)
         self.read = self.read_jobs = InlinePool(self.clock)
         self.sync = InlinePool(self.clock)
+        self.queue = InlinePool(self.clock)
         self._writers = InlinePool(self.clock)

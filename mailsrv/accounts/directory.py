@@ -47,7 +47,7 @@ class Alias:
     """A further address of its targets, who may also send as it."""
 
     name: str
-    targets: tuple[str, ...]
+    targets: tuple[str, ...]  # entries, or addresses elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Group:
     """An address whose mail goes to all members; only `send_as` may send as it."""
 
     name: str
-    members: tuple[str, ...]
+    members: tuple[str, ...]  # entries, or addresses elsewhere
     send_as: tuple[str, ...] = ()
 
 
@@ -154,6 +154,15 @@ class Directory:
                 found[entry.name] = entry
         return tuple(found.values())
 
+    def outside(self, start: Entry) -> tuple[str, ...]:
+        """All addresses elsewhere that an entry leads to, each once."""
+        found: dict[str, None] = {}
+        for entry in self.walk(start):
+            for name in _names(entry):
+                if name.rpartition("@")[2] not in self.domains:
+                    found[name] = None
+        return tuple(found)
+
     def may_send_as(self, account: Account, address: str) -> bool:
         """Whether an account may use `address` as sender.
 
@@ -186,10 +195,15 @@ class Directory:
                 continue
             seen.add(entry.name)
             yield entry
-            names: tuple[str, ...] = ()
-            if isinstance(entry, Alias):
-                names = entry.targets
-            elif isinstance(entry, Group) and into_groups:
-                names = entry.members
+            names = _names(entry)
+            if isinstance(entry, Group) and not into_groups:
+                names = ()
             found = [self.entries[name] for name in names if name in self.entries]
             waiting.extend(reversed(found))
+
+
+def _names(entry: Entry) -> tuple[str, ...]:
+    match entry:
+        case Alias(targets=names) | Group(members=names):
+            return names
+    return ()

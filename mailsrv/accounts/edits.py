@@ -215,7 +215,7 @@ def remove_from(directory: Directory, name: str, members: Iterable[str]) -> Dire
     """Take targets from an alias, or members and senders from a group."""
     entry = existing(directory, name)
     for member in members:
-        kept = _without(entry, existing(directory, member).name)
+        kept = _without(entry, _named(directory, member))
         if kept == entry:
             raise EditRefused(f"{member} does not belong to {name}")
         entry = kept
@@ -265,6 +265,14 @@ def existing(directory: Directory, name: str, kind: type[Entry] | None = None) -
         what = "address" if kind is None else kind.__name__.lower()
         raise EditRefused(f"there is no {what} {name}")
     return entry
+
+
+def _named(directory: Directory, name: str) -> str:
+    """How an alias or a group names an entry, or an address elsewhere."""
+    address = _address(name)
+    if address.domain not in directory.domains:
+        return str(address)
+    return existing(directory, name).name
 
 
 def existing_list(directory: Directory, name: str) -> MailingList:
@@ -360,10 +368,8 @@ def _members(directory: Directory, owner: str, names: Iterable[str]) -> tuple[st
     for name in names:
         address = _address(name)
         if address.domain not in directory.domains:
-            raise EditRefused(
-                f"{name} is outside this server's domains, and mail cannot be"
-                " forwarded yet: a queue for outgoing mail comes with a later release"
-            )
+            found[str(address)] = None
+            continue
         entry = existing(directory, name)
         if any(reached.name == owner for reached in directory.walk(entry)):
             raise EditRefused(f"{shown(owner)} would lead to itself through {name}")

@@ -239,8 +239,9 @@ def _delete(
 def _print_entry(directory: Directory, address: str, as_json: bool) -> None:
     entry = edits.existing(directory, address)
     fields = _entry(entry)
-    accounts = ", ".join(names([a.name for a in directory.members(entry)]))
-    print_one(fields, as_json, f"mail for {fields['address']} goes to {accounts}")
+    accounts = [account.name for account in directory.members(entry)]
+    goes_to = ", ".join(names([*accounts, *directory.outside(entry)]))
+    print_one(fields, as_json, f"mail for {fields['address']} goes to {goes_to}")
 
 
 def _entry(entry: object) -> Fields:

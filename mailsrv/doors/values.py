@@ -41,7 +41,7 @@ class Recipient:
 
     sender: Sender
     forward_path: str
-    accounts: tuple[str, ...]  # who will get the message
+    accounts: tuple[str, ...]  # who will get the message here; others: elsewhere
 
 
 @dataclass(frozen=True, slots=True)

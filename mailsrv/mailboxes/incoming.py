@@ -5,7 +5,7 @@ large one streams to a file in ``tmp/``. Nothing is acknowledged before file and
 folder are durable, and what fails leaves nothing behind (STORE.md, Content).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -25,6 +25,9 @@ from mailsrv.store.values import (
 from mailsrv.threads import Threads
 
 log = Logger()
+
+Confirm = Callable[[Sequence[Delivered], Mapping[Target, StoreError]], Awaitable[None]]
+"""Says yes to durable copies, and those that failed, or raises."""
 
 MEMORY_OCTETS = 512 * 1024  # of one message, STORE.md
 _SPILL_OCTETS = 256 * 1024  # least that is worth a job, once a message streams
@@ -125,19 +128,16 @@ class Incoming:
         *,
         grew: Callable[[int], None],
         delivered: Callable[[list[Delivered]], None],
-        apart: bool = False,
     ) -> None:
         """Take a message for `targets`; `header` is its first part, ready to send.
 
         `grew` is told of each change of the octets in flight, `delivered` of the
-        files once they are durable. With `apart` a copy that fails does not take
-        the others back.
+        files once they are durable. A copy that fails does not take the others back.
         """
         self._courier = courier
         self.targets = _distinct(targets)
         self._grew = grew
         self._delivered = delivered
-        self._apart = apart
         self._pieces: list[bytes] = []
         self._held = 0  # octets in memory: in _pieces and in a running job
         self._total = 0
@@ -201,22 +201,42 @@ class Incoming:
         else:
             await self._spilling
 
-    async def commit(self) -> list[Delivered]:
+    async def commit(self, confirm: Confirm | None = None) -> list[Delivered]:
         """Make the message durable everywhere.
 
-        Raises `DeliveryFailed`: then nothing is left of it; or `PartlyDelivered`, if
-        copies stand apart. What was in flight against quotas is released either way.
+        `confirm` is awaited before anybody else sees the copies; if it raises, they
+        are taken back. Raises `DeliveryFailed`: then nothing is left of it; or
+        `PartlyDelivered`. What was in flight against quotas is released either way.
         """
+        failed: dict[Target, StoreError] = {}
         try:
             await self._end_feeding()
-            delivered = await self._written()
-        except PartlyDelivered as error:
-            self._delivered(error.delivered)
-            raise
+            try:
+                delivered = await self._written()
+            except PartlyDelivered as error:
+                delivered, failed = error.delivered, error.failed
+            if confirm is not None:
+                await self._confirm(confirm, delivered, failed)
         finally:
             await self.abort()
         self._delivered(delivered)
+        if failed:
+            raise PartlyDelivered(delivered, failed)
         return delivered
+
+    async def _confirm(
+        self,
+        confirm: Confirm,
+        delivered: list[Delivered],
+        failed: dict[Target, StoreError],
+    ) -> None:
+        try:
+            await confirm(delivered, failed)
+        except BaseException:
+            courier = self._courier
+            undo = courier.delivery.undo
+            await courier.threads.sync.run(lambda: undo(delivered))
+            raise
 
     async def content(self) -> IContent:
         """Return what has been fed, to be read; close it in the end.
@@ -278,9 +298,7 @@ class Incoming:
         # From here the staged file is the job's to publish or to remove.
         staged, self._staged = self._staged, None
         return await self._courier.deliver(
-            Letter(
-                self._pieces if staged is None else staged, self.targets, self._apart
-            )
+            Letter(self._pieces if staged is None else staged, self.targets, apart=True)
         )
 
     def _end(self) -> None:
@@ -293,7 +311,7 @@ class Incoming:
     async def _write_out(self) -> None:
         """Write what is in memory, and what has come by then, to ``tmp/``."""
         threads, delivery = self._courier.threads, self._courier.delivery
-        homes = self.targets if self._apart else self.targets[:1]
+        homes = self.targets
         spilling: Deferred[None] = Deferred()
         self._spilling = spilling
         while self._held > self._keep:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,7 +19,8 @@ from mailsrv.mailboxes.incoming import Courier, Incoming
 from mailsrv.mailboxes.text_filler import TextFiller
 from mailsrv.mailboxes.watch import Watcher
 from mailsrv.settings import StoreSettings
-from mailsrv.store.delivery import Delivery
+from mailsrv.store import maildir
+from mailsrv.store.delivery import Delivery, Letter
 from mailsrv.store.index import Connections
 from mailsrv.store.texts import can_index
 from mailsrv.store.values import Delivered, Target
@@ -84,23 +86,20 @@ class MailStore:
         _set(mailboxes, account)
         return mailboxes
 
-    def receive(
-        self, targets: Sequence[Target], header: bytes, *, apart: bool = False
-    ) -> Incoming:
+    def receive(self, targets: Sequence[Target], header: bytes) -> Incoming:
         """Begin a message for one or more targets, after DATA's header block.
 
         `header` is the final one with CRLF and the empty line: Return-Path and
         Received on top, no Delivered-To. The rest comes by `Incoming.feed`.
-        `apart`: what fails of it does not take the other copies back.
         """
-        boxes = [self._mailboxes(t.folder) for t in targets]
+        boxes = [self._mailboxes(t.folder) for t in targets if t.is_mailbox]
 
         def grew(octets: int) -> None:
             for mailboxes in boxes:
                 mailboxes.grew(octets)
 
         def delivered(copies: list[Delivered]) -> None:
-            for copy in copies:
+            for copy in (c for c in copies if c.target.is_mailbox):
                 self._mailboxes(copy.target.folder).delivered([copy])
 
         return Incoming(
@@ -109,8 +108,23 @@ class MailStore:
             header,
             grew=grew,
             delivered=delivered,
-            apart=apart,
         )
+
+    async def deliver(self, octets: bytes, target: Target) -> Delivered:
+        """Make a small message durable where no account sees it. Raises StoreError.
+
+        `octets` with LF, as they shall stand in the file.
+        """
+        return (await self._around.courier.deliver(Letter([octets], [target])))[0]
+
+    def directory_of(self, target: Target) -> Path:
+        """Return the folder of a target's mailbox. Raises InvalidName."""
+        return self._around.courier.delivery.directory_of(target)
+
+    async def has(self, target: Target) -> bool:
+        """Whether a copy with the target's delivery id is in its mailbox already."""
+        directory = self.directory_of(target)
+        return await self._threads.read.run(lambda: _has(directory, target))
 
     async def accounts_changed(self, accounts: Iterable[Account]) -> None:
         """Follow the account database: quotas take effect, the deleted close.
@@ -175,6 +189,18 @@ class MailStore:
     def _not_cleaned(self, failure: Failure) -> None:
         if not failure.check(CancelledError):  # else the server ends
             log.failure("cleaning up tmp/ failed", failure)
+
+
+def _has(directory: Path, target: Target) -> bool:
+    if target.delivery_id is None:
+        return False
+    mark = maildir.delivery_mark(target.delivery_id)
+    for subdirectory in ("new", "cur"):
+        with suppress(FileNotFoundError):
+            names = os.listdir(os.fsencode(directory / subdirectory))
+            if any(mark in name for name in names):
+                return True
+    return False
 
 
 def _set(mailboxes: AccountMailboxes, account: Account) -> None:

@@ -1,6 +1,7 @@
-"""The Date field (RFC 5322 section 3.3 and its obsolete forms)."""
+"""The Date field (RFC 5322 section 3.3; obsolete forms are read as well)."""
 
 import re
+import time
 from datetime import date
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ _MONTHS = {
         (b"jan feb mar apr may jun jul aug sep oct nov dec").split(), 1
     )
 }
+_DAY_NAMES = "Mon Tue Wed Thu Fri Sat Sun".split()
+_MONTH_NAMES = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _DATE = re.compile(
     rb"(\d{1,2})[\s-]+([A-Za-z]{3})[a-z]*[\s-]+(\d{2,4})"
     rb"(?:\s+(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?\s*([+-]\d{4}|[A-Za-z]{1,3})?)?"
@@ -64,3 +67,16 @@ def _zone(zone: bytes) -> int:
         seconds = hours * 3600 + minutes * 60
         return -seconds if zone[:1] == b"-" else seconds
     return _ZONES.get(zone.upper(), 0) * 3600
+
+
+def date_time(at_utc: float) -> str:
+    """Write a time as RFC 5322 section 3.3 does, in the local zone."""
+    there = time.localtime(at_utc)
+    offset = there.tm_gmtoff // 60
+    sign = "-" if offset < 0 else "+"
+    hours, minutes = divmod(abs(offset), 60)
+    return (
+        f"{_DAY_NAMES[there.tm_wday]}, {there.tm_mday} {_MONTH_NAMES[there.tm_mon - 1]}"
+        f" {there.tm_year} {there.tm_hour:02}:{there.tm_min:02}:{there.tm_sec:02}"
+        f" {sign}{hours:02}{minutes:02}"
+    )

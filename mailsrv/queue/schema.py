@@ -4,11 +4,18 @@
 #
 # `recipient`: one row each, kept until all of the message are settled, so that an
 # admin sees what became of the others. next_at_utc is NULL where nothing is to come.
-# `destination` names whom to talk to; many recipients of one are sent together.
+# No id is used twice: it marks the copy of a local delivery.
+#
+# `recipient_lane` has all that the dispatcher asks when it begins, in its order.
+#
+# `once`: ids of messages that are taken one time only, for ever (a newsletter that
+# is sent again after a crash).
 MIGRATIONS = (
     """
     CREATE TABLE message (
-        id TEXT PRIMARY KEY,
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        file TEXT NOT NULL,
         reverse_path TEXT NOT NULL,
         account TEXT,
         arrived_at_utc REAL NOT NULL,
@@ -21,17 +28,21 @@ MIGRATIONS = (
         require_tls INTEGER NOT NULL,
         ret TEXT NOT NULL,
         envid TEXT NOT NULL
-    ) WITHOUT ROWID;
+    );
     CREATE TABLE recipient (
-        id INTEGER PRIMARY KEY,
-        message TEXT NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        message INTEGER NOT NULL,
         priority INTEGER NOT NULL,
+        sender TEXT NOT NULL,
         forward_path TEXT NOT NULL,
         destination TEXT NOT NULL,
         next_at_utc REAL,
         state TEXT NOT NULL,
         notify TEXT NOT NULL,
         orcpt TEXT NOT NULL,
+        original TEXT NOT NULL,
+        reverse_path TEXT,
+        prefix BLOB NOT NULL,
         attempts INTEGER NOT NULL,
         warned INTEGER NOT NULL,
         code INTEGER,
@@ -39,11 +50,14 @@ MIGRATIONS = (
         text TEXT,
         at_utc REAL,
         peer TEXT,
-        tls TEXT
+        tls TEXT,
+        relayed INTEGER
     );
-    CREATE INDEX recipient_message ON recipient (message);
-    CREATE INDEX recipient_due ON recipient (priority, next_at_utc)
+    CREATE INDEX message_file ON message (file);
+    CREATE INDEX recipient_message ON recipient (message, state);
+    CREATE INDEX recipient_lane
+        ON recipient (priority, destination, sender, next_at_utc)
         WHERE next_at_utc NOT NULL;
-    CREATE INDEX recipient_destination ON recipient (destination);
+    CREATE TABLE once (id TEXT PRIMARY KEY) WITHOUT ROWID;
     """,
 )

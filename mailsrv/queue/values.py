@@ -66,11 +66,7 @@ class Message:
     require_tls: bool = False  # RFC 8689
     ret: str = ""  # RFC 3461 sections 4.3 and 4.4
     envid: str = ""
-
-    @property
-    def sender(self) -> str:
-        """Whom the queue is fair to."""
-        return self.account or self.reverse_path
+    once: str = ""  # a message with this word is taken one time, for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +116,4 @@ class Lane:
 
     priority: Priority
     destination: str
-    sender: str
+    sender: str  # the message's reverse-path

@@ -1,4 +1,4 @@
-"""Where mail for an address goes: recipients to accounts.
+"""Where mail for an address goes: to accounts, to lists, to addresses elsewhere.
 
 Look-ups in a directory, but for one look at the database before an address is called
 unknown. Aliases, groups, subaddresses, catch-all and postmaster. Resolvers of plugins
@@ -13,9 +13,10 @@ from typing import Any
 from twisted.logger import Logger
 
 from mailsrv.accounts.addresses import InvalidAddress, parse
-from mailsrv.accounts.directory import Account, Directory
+from mailsrv.accounts.directory import Account, Directory, Entry, MailingList
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.doors.guest import Asked, PluginFailed
+from mailsrv.routing import list_addresses
 
 log = Logger()
 
@@ -24,10 +25,15 @@ POSTMASTER = "postmaster"
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """The accounts that receive it; `address` is for Delivered-To."""
+    """An address of ours, and whom its mail goes to; `address` is for Delivered-To."""
 
     address: str
-    accounts: tuple[Account, ...]
+    accounts: tuple[Account, ...] = ()
+    outside: tuple[str, ...] = ()  # addresses elsewhere
+    lists: tuple[str, ...] = ()  # addresses of mailing lists (see `list_addresses`)
+
+    def __bool__(self) -> bool:
+        return bool(self.accounts or self.outside or self.lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ def resolve(directory: Directory, forward_path: str) -> Destination:
     domain = directory.domains.get(address.domain)
     if domain is None:
         return Outside(str(address))
+    if list_addresses.find(directory, address) is not None:
+        return Local(str(address), lists=(str(address),))
     entry = directory.find(address)
     if entry is None and address.local.lower() == POSTMASTER:
         return _postmaster(directory, (domain.name,), str(address))
@@ -72,8 +80,8 @@ def resolve(directory: Directory, forward_path: str) -> Destination:
         entry = directory.entries.get(domain.catch_all)
     if entry is None:
         return Unknown(str(address))
-    if enabled := _enabled(directory.members(entry)):
-        return Local(str(address), enabled)
+    if found := _reached(directory, entry, str(address)):
+        return found
     if address.local.lower() == POSTMASTER:
         return _postmaster(directory, (domain.name,), str(address))
     return Disabled(str(address))
@@ -89,8 +97,8 @@ def _postmaster(
     """
     for domain in domains:
         entry = directory.entries.get(f"{POSTMASTER}@{domain}")
-        if entry is not None and (found := _enabled(directory.members(entry))):
-            return Local(address, found)
+        if entry is not None and (found := _reached(directory, entry, address)):
+            return found
     everybody = _enabled(tuple(directory.accounts()))
     there = [a for a in everybody if parse(a.name).domain in domains]
     if first := (there or everybody)[:1]:
@@ -98,8 +106,34 @@ def _postmaster(
     return Unknown(address)
 
 
+def _reached(directory: Directory, entry: Entry, address: str) -> Local:
+    """Return all whom mail for an entry goes to; false if there is nobody."""
+    reached = [e.name for e in directory.walk(entry) if isinstance(e, MailingList)]
+    return Local(
+        address,
+        _enabled(directory.members(entry)),
+        directory.outside(entry),
+        tuple(reached),
+    )
+
+
 def _enabled(accounts: tuple[Account, ...]) -> tuple[Account, ...]:
     return tuple(account for account in accounts if account.enabled)
+
+
+def _together(address: str, destinations: Sequence[Destination]) -> Local:
+    accounts: dict[str, Account] = {}
+    outside: dict[str, None] = {}
+    lists: dict[str, None] = {}
+    for destination in destinations:
+        match destination:
+            case Outside(other):
+                outside[other] = None
+            case Local():
+                accounts |= {a.name: a for a in destination.accounts}
+                outside |= dict.fromkeys(destination.outside)
+                lists |= dict.fromkeys(destination.lists)
+    return Local(address, tuple(accounts.values()), tuple(outside), tuple(lists))
 
 
 class Router:
@@ -134,32 +168,36 @@ class Router:
         self, address: str, addresses: Sequence[str], resolver: str
     ) -> Destination:
         """Where mail goes for which a resolver gave other addresses."""
-        accounts: dict[str, Account] = {}
-        others: list[Destination] = []
+        found: list[Destination] = []
         for other in addresses:
             try:
-                destination = await self._resolve(other)
+                found.append(await self._resolve(other))
             except (InvalidAddress, AttributeError, TypeError) as error:
                 log.error("{plugin} gives what is no address", plugin=resolver)
                 raise PluginFailed(resolver) from error
-            if isinstance(destination, Local):
-                accounts |= {account.name: account for account in destination.accounts}
-            else:
-                others.append(destination)
-        outside = [other for other in others if isinstance(other, Outside)]
-        if outside or not accounts:
-            return (outside or others or [Unknown(address)])[0]
-        if others:
+        reached = _together(address, found)
+        nobody = [d for d in found if isinstance(d, Unknown | Disabled)]
+        if not reached:
+            return (nobody or [Unknown(address)])[0]
+        if nobody:
             log.warn(
                 "{plugin} sends mail for {address} to nobody as well",
                 plugin=resolver,
                 address=address,
             )
-        return Local(address, tuple(accounts.values()))
+        return reached
 
     def account(self, name: str) -> Account | None:
         """The account of this name, as was known a second ago."""
         return self._live.current.account(name)
+
+    def is_own_domain(self, domain: str) -> bool:
+        """Whether a domain is ours, as was known a second ago."""
+        return domain.lower() in self._live.current.domains
+
+    def forwarder(self, reverse_path: str) -> str | None:
+        """Return the reverse-path for what is forwarded elsewhere; None: as it is."""
+        return None
 
     def exists(self, account: Account) -> bool:
         """Whether the account is still there, as was known a second ago."""

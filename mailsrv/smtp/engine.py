@@ -124,6 +124,7 @@ _TLS_IS_ON = Reply(503, "5.5.1", "TLS is on already")
 _INJECTION = Reply(421, "4.7.0", "Nothing may follow STARTTLS before the handshake")
 _TLS_FIRST = Reply(530, "5.7.0", "STARTTLS first")
 _AUTH_NEEDS_TLS = Reply(538, "5.7.11", "STARTTLS first")
+_REQUIRETLS_NEEDS_TLS = Reply(530, "5.7.10", "REQUIRETLS needs TLS: STARTTLS first")
 _AUTH_FIRST = Reply(530, "5.7.0", "Log in first")
 _AUTH_IS_DONE = Reply(503, "5.5.1", "You are logged in already")
 
@@ -253,7 +254,9 @@ class Engine:
                 lines.append("STARTTLS")
             if profile.role == "submission" and self._may_authenticate():
                 lines.append(f"AUTH {' '.join(mechanisms)}")
-            lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
+            lines += ["8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN"]
+            if self.tls:  # RFC 8689 section 2
+                lines.append("REQUIRETLS")
             lines.append(f"LIMITS RCPTMAX={profile.max_recipients}")  # RFC 9422
         return Reply(250, "", "\n".join(lines))
 
@@ -320,6 +323,8 @@ class Engine:
             raise Refused(self._out_of_place(verb))
         self._check_allowed(verb)
         event = command.parse(argument.lstrip())
+        if isinstance(event, Mail) and event.require_tls and not self.tls:
+            raise Refused(_REQUIRETLS_NEEDS_TLS)
         self._then = command.then
         return event
 

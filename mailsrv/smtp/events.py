@@ -24,6 +24,9 @@ class Mail:
     reverse_path: str
     size_octets: int  # as declared, 0 without SIZE
     smtputf8: bool
+    ret: str = ""  # RFC 3461 section 4.3: FULL, HDRS, or nothing
+    envid: str = ""  # section 4.4, as it came: xtext
+    require_tls: bool = False  # RFC 8689
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ class Rcpt:
     """RCPT TO; the forward path lacks a domain only for ``<Postmaster>``."""
 
     forward_path: str
+    # RFC 3461 section 4.1: NEVER, or some of SUCCESS,FAILURE,DELAY; empty: not said.
+    notify: str = ""
+    orcpt: str = ""  # section 4.2, as it came: type;xtext
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from mailsrv.smtp.reply import Refused, Reply
 MAX_LOCAL_PART = 256
 MAX_DOMAIN = 255
 MAX_CLIENT_NAME = 255
+MAX_ENVID = 100  # RFC 3461 section 4.4
+MAX_ORCPT = 500  # section 4.2
 
 # atext and dots; any 8-bit octet, for RFC 6531. Looser than RFC 5321 section 4.1.2:
 # some Japanese phone companies gave out local parts with two dots in a row.
@@ -37,6 +39,10 @@ _ADDRESS = re.compile(
 # The path may hold ">" only in a quoted local part.
 _PATH = re.compile(rb'[ \t]*<((?:[^"<>]|%b)*+)>(?:[ \t]+(.*))?' % _QUOTED, re.DOTALL)
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~\x80-\xff]++))?")
+# RFC 3461 section 4; any 8-bit octet, for RFC 6533 section 3 (utf-8-address).
+_XTEXT = re.compile(r"(?:[!-*,-<>-~\x80-\U0010ffff]|\+[0-9A-F]{2})*+")
+_ORCPT = re.compile(rf"[A-Za-z0-9-]{{1,40}};{_XTEXT.pattern}")
+_NOTIFY = {b"SUCCESS", b"FAILURE", b"DELAY"}
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PLAIN_LOCAL = re.compile(r'[^\x00-\x20\x7f"(),:;<>@\[\\\]]+')
 _UNPRINTABLE = re.compile(r"[^!-~]+")
@@ -76,6 +82,13 @@ def mail(argument: bytes) -> Mail:
     smtputf8 = b"SMTPUTF8" in values
     if values.pop(b"SMTPUTF8", b""):
         raise Refused(_BAD_PARAMETER)
+    ret = values.pop(b"RET", b"").upper().decode("ascii", "replace")
+    if ret not in ("", "FULL", "HDRS"):
+        raise Refused(_BAD_PARAMETER)
+    envid = _text(values.pop(b"ENVID", b""), _XTEXT, MAX_ENVID)
+    require_tls = b"REQUIRETLS" in values
+    if values.pop(b"REQUIRETLS", b""):
+        raise Refused(_BAD_PARAMETER)
     # RFC 4954 section 5: taken, and treated as AUTH=<>, since nobody is trusted
     # to speak for another.
     values.pop(b"AUTH", None)
@@ -84,17 +97,39 @@ def mail(argument: bytes) -> Mail:
     reverse_path = _address(path) if path else ""
     if not smtputf8 and not reverse_path.isascii():
         raise Refused(_NEEDS_SMTPUTF8)
-    return Mail(reverse_path, size_octets, smtputf8)
+    return Mail(reverse_path, size_octets, smtputf8, ret, envid, require_tls)
 
 
 def rcpt(argument: bytes) -> Rcpt:
     """Read ``TO:<forward-path> [parameters]``. Whether it is UTF-8 is in MAIL."""
     path, parameters = _path(argument, b"TO:")
-    if _parameters(parameters):
+    values = _parameters(parameters)
+    notify = _notify(values.pop(b"NOTIFY", None))
+    orcpt = ""
+    if (original := values.pop(b"ORCPT", None)) is not None:
+        orcpt = _text(original, _ORCPT, MAX_ORCPT)
+    if values:
         raise Refused(_UNKNOWN_PARAMETER)
     if path.lower() == b"postmaster":  # RFC 5321 section 4.1.1.3
-        return Rcpt("Postmaster")
-    return Rcpt(_address(path))
+        return Rcpt("Postmaster", notify, orcpt)
+    return Rcpt(_address(path), notify, orcpt)
+
+
+def _notify(value: bytes | None) -> str:
+    """Read NOTIFY (RFC 3461 section 4.1)."""
+    if value is None:
+        return ""
+    words = value.upper().split(b",")
+    if words != [b"NEVER"] and not _NOTIFY.issuperset(words):
+        raise Refused(_BAD_PARAMETER)
+    return b",".join(dict.fromkeys(words)).decode("ascii")
+
+
+def _text(value: bytes, pattern: re.Pattern[str], limit: int) -> str:
+    text = value.decode("utf-8", "replace")
+    if len(text) > limit or not pattern.fullmatch(text) or _UNSAFE.search(text):
+        raise Refused(_BAD_PARAMETER)
+    return text
 
 
 def auth(argument: bytes) -> Auth:

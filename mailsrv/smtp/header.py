@@ -6,7 +6,6 @@ would break its signatures. Pure; content has CR LF line ends here.
 """
 
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -22,12 +21,10 @@ _MAX_FIRST_NAME = 998  # RFC 5322 section 2.1.1: a longer one is no field
 _FIRST = re.compile(rb"[!-9;-~]++[ \t]*+:")
 # The look-ahead halves the time that the pattern takes.
 _FIELD = re.compile(
-    rb"\n(?=[bdfmrs])(bcc|date|from|message-id|received|resent-bcc|return-path|sender)"
-    rb"[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)",
+    rb"\n(?=[bdflmprs])(bcc|date|from|list-unsubscribe|message-id|precedence|received"
+    rb"|resent-bcc|return-path|sender)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)",
     re.IGNORECASE,
 )
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 _TOO_BIG = Refused(Reply(552, "5.3.4", "Header too big"))
 _NUL = Refused(Reply(554, "5.6.0", "NUL in the header"))
@@ -155,19 +152,6 @@ def _without(fields: bytes, names: Iterable[str]) -> bytes:
 def _address(local: bytes, host: bytes) -> str:
     return (
         f"{quote(local.decode('utf-8', 'replace'))}@{host.decode('utf-8', 'replace')}"
-    )
-
-
-def date_time(at_utc: float) -> str:
-    """Write a time as RFC 5322 section 3.3 does, in the local zone."""
-    there = time.localtime(at_utc)
-    offset = there.tm_gmtoff // 60
-    sign = "-" if offset < 0 else "+"
-    hours, minutes = divmod(abs(offset), 60)
-    return (
-        f"{_DAYS[there.tm_wday]}, {there.tm_mday} {_MONTHS[there.tm_mon - 1]}"
-        f" {there.tm_year} {there.tm_hour:02}:{there.tm_min:02}:{there.tm_sec:02}"
-        f" {sign}{hours:02}{minutes:02}"
     )
 
 

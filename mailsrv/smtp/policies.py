@@ -172,6 +172,8 @@ class RoomForMail:
         self._full = MAILBOX_FULL_FOR_NOW if over_quota == "defer" else MAILBOX_FULL
 
     async def recipient(self, recipient: Recipient) -> Decision:
+        if not recipient.accounts:  # the mail goes elsewhere
+            return ACCEPT
         for name in recipient.accounts:
             account = self._router.account(name)
             if account is None:  # deleted in this moment

@@ -41,7 +41,7 @@ from mailsrv.smtp.events import Close, Content, Hello, StartTls
 from mailsrv.smtp.policies import Policies, with_rules
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import START_TLS, Session
-from mailsrv.smtp.transaction import Client, MailStore, Site
+from mailsrv.smtp.transaction import Client, MailQueue, MailStore, Site
 from mailsrv.tls.binding import channel_binding
 from mailsrv.tls.contexts import TlsContexts
 
@@ -78,6 +78,7 @@ class SmtpFactory(Factory):
         router: Router,
         authenticator: Authenticator,
         mail_store: MailStore,
+        queue: MailQueue,
         connections: ConnectionLimits,
         reactor: IReactorTime,
         plugins: Policies = _NO_PLUGINS,
@@ -92,6 +93,7 @@ class SmtpFactory(Factory):
         self.router = router
         self.authenticator = authenticator
         self.mail_store = mail_store
+        self.queue = queue
         self.connections = connections
         self.reactor = reactor
         self.plugins = plugins
@@ -138,6 +140,7 @@ class SmtpFactory(Factory):
             self.settings,
             self.router,
             self.mail_store,
+            self.queue,
             with_rules(
                 self.plugins,
                 self.role,

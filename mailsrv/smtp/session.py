@@ -94,8 +94,8 @@ class Session:
         match event:
             case Mail():
                 return await self._mail(event)
-            case Rcpt(forward_path):
-                return await self._running().add_recipient(forward_path)
+            case Rcpt():
+                return await self._running().add_recipient(event)
             case Data():
                 return _GO_ON
             case ChunkEnd(refusal):

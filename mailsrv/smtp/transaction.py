@@ -1,13 +1,14 @@
 """One mail transaction: who may send to whom, and the way of the content.
 
 The decisions of MAIL and RCPT, the header block's trace fields and mends, and the
-delivery into all mailboxes before the 250. Waits for the router and the store;
-knows nothing of connections.
+delivery into all mailboxes and the queue before the 250. Waits for the router, the
+store and the queue; knows nothing of connections.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from os import fsdecode
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -16,26 +17,34 @@ from mailsrv.accounts.addresses import InvalidAddress
 from mailsrv.accounts.devices import Devices
 from mailsrv.accounts.directory import Account
 from mailsrv.accounts.scram import ChannelBinding
+from mailsrv.doors.delivering import take
 from mailsrv.doors.guest import Asked, PluginFailed, decide
 from mailsrv.doors.message import Message
 from mailsrv.doors.values import Accept, Defer, Recipient, Reject, Sender
 from mailsrv.interfaces import IContent
+from mailsrv.mailboxes.incoming import Confirm
+from mailsrv.mime.date import date_time
+from mailsrv.queue.values import Message as Queued
+from mailsrv.queue.values import Priority
+from mailsrv.queue.values import Recipient as Waiting
 from mailsrv.routing.router import Disabled, Local, Outside, Router, Unknown
 from mailsrv.settings import SmtpSettings
+from mailsrv.smtp import onward
 from mailsrv.smtp.content import TOO_BIG
 from mailsrv.smtp.engine import Role
-from mailsrv.smtp.events import Mail
+from mailsrv.smtp.events import Mail, Rcpt
 from mailsrv.smtp.header import (
     Block,
     Header,
     HeaderReader,
-    date_time,
     protocol,
     received,
 )
+from mailsrv.smtp.onward import Onward
 from mailsrv.smtp.policies import Accounts, Policies, judge
 from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Replies, Reply
 from mailsrv.store.values import (
+    Delivered,
     DeliveryFailed,
     PartlyDelivered,
     StoreError,
@@ -48,9 +57,6 @@ UNKNOWN_RECIPIENT = Reply(550, "5.1.1", "No such user here")
 DISABLED_RECIPIENT = Reply(550, "5.2.1", "This mailbox is disabled")
 NOT_AN_ADDRESS = Reply(501, "5.1.3", "That is not an address")
 NO_RELAY = Reply(550, "5.7.1", "Mail for that domain is not taken here")
-NO_QUEUE = Reply(
-    451, "4.3.0", "This server has no outbound queue yet: own domains only"
-)
 NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Such an address needs SMTPUTF8 in MAIL")
 LOOP = Reply(554, "5.4.6", "Too many Received fields: a mail loop")
 DISK_FULL = Reply(452, "4.3.1", "Not enough disk space, try again later")
@@ -66,16 +72,25 @@ class Incoming(Protocol):
     def content(self) -> Awaitable[IContent]: ...
     def replace_header(self, header: bytes) -> Awaitable[None]: ...
     def redirect(self, targets: Sequence[Target]) -> None: ...
-    def commit(self) -> Awaitable[object]: ...
+    def commit(self, confirm: Confirm) -> Awaitable[object]: ...
     def abort(self) -> Awaitable[None]: ...
 
 
 class MailStore(Accounts, Protocol):
     """Where mail is kept: see mailsrv.mailboxes.store."""
 
-    def receive(
-        self, targets: Sequence[Target], header: bytes, *, apart: bool = False
-    ) -> Incoming: ...
+    def receive(self, targets: Sequence[Target], header: bytes) -> Incoming: ...
+
+
+class MailQueue(Protocol):
+    """Where mail goes on from: see mailsrv.queue.queue."""
+
+    @property
+    def spool(self) -> Target: ...
+    def keep(self, delivered: Delivered) -> Awaitable[str]: ...
+    def take(
+        self, message: Queued, recipients: Sequence[Waiting], *, sign: bool = False
+    ) -> Awaitable[object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +102,7 @@ class Site:
     settings: SmtpSettings
     router: Router
     mail_store: MailStore
+    queue: MailQueue
     policies: Policies
     now: Callable[[], float]  # seconds since 1970
 
@@ -127,7 +143,10 @@ class Transaction:
         self._site = site
         self._client = client
         self._submission = client.role == "submission"
-        self._folders: list[tuple[str, ...]] = []  # of each recipient
+        self._rcpts: list[tuple[Rcpt, Local | Outside]] = []
+        self._onward = Onward(name, self.begun_at_utc)
+        self._priority = Priority.LETTER
+        self._eight_bit = False
         self._failed: dict[str, Reply] = {}  # by folder: copies that are not there
         self._targets: dict[str, Target] = {}  # by folder: each mailbox once
         self._accounts: dict[str, Account] = {}  # those of the targets, by folder
@@ -163,37 +182,46 @@ class Transaction:
         await self._decide(policies, lambda policy: policy.sender(sender))
         return OK
 
-    async def add_recipient(self, forward_path: str) -> Reply:
+    async def add_recipient(self, rcpt: Rcpt) -> Reply:
         """Decide on one RCPT."""
-        if not forward_path.isascii() and not self.mail.smtputf8:
+        if not rcpt.forward_path.isascii() and not self.mail.smtputf8:
             raise Refused(NEEDS_SMTPUTF8)
         try:
-            destination = await self._site.router.resolve(forward_path)
+            destination = await self._site.router.resolve(rcpt.forward_path)
         except InvalidAddress as error:
             raise Refused(NOT_AN_ADDRESS) from error
         except PluginFailed as error:
             raise Refused(LOCAL_ERROR) from error
-        match destination:
-            case Outside():
-                raise Refused(NO_QUEUE if self._submission else NO_RELAY)
-            case Unknown():
-                raise Refused(UNKNOWN_RECIPIENT)
-            case Disabled():
-                raise Refused(DISABLED_RECIPIENT)
-            case Local(address, accounts):
-                names = tuple(account.name for account in accounts)
-                recipient = Recipient(self._sender, forward_path, names)
-                policies = self._site.policies.recipient
-                await self._decide(policies, lambda p: p.recipient(recipient))
-                for account in accounts:
-                    self._accounts[account.folder] = account
-                    self._targets.setdefault(
-                        account.folder,
-                        Target(account.folder, delivered_to=address.encode()),
-                    )
-                self._folders.append(tuple(a.folder for a in accounts))
-        self.recipients.append(forward_path)
+        if isinstance(destination, Unknown):
+            raise Refused(UNKNOWN_RECIPIENT)
+        if isinstance(destination, Disabled):
+            raise Refused(DISABLED_RECIPIENT)
+        if isinstance(destination, Outside) and not self._submission:
+            raise Refused(NO_RELAY)
+        accounts = destination.accounts if isinstance(destination, Local) else ()
+        names = tuple(account.name for account in accounts)
+        recipient = Recipient(self._sender, rcpt.forward_path, names)
+        policies = self._site.policies.recipient
+        await self._decide(policies, lambda p: p.recipient(recipient))
+        self._add(rcpt, destination)
         return OK
+
+    def _add(self, rcpt: Rcpt, destination: Local | Outside) -> None:
+        self.recipients.append(rcpt.forward_path)
+        self._rcpts.append((rcpt, destination))
+        if isinstance(destination, Outside):
+            self._onward.outside(rcpt, destination.address)
+            return
+        router, reverse_path = self._site.router, self.mail.reverse_path
+        self._onward.forwarded(rcpt, destination, router.forwarder(reverse_path))
+        for account in destination.accounts:
+            self._accounts[account.folder] = account
+            if "SUCCESS" in rcpt.notify:  # the queue delivers, and reports
+                self._onward.account(rcpt, account)
+                continue
+            to = destination.address.encode()
+            target = Target(account.folder, delivered_to=to)
+            self._targets.setdefault(account.folder, target)
 
     async def _decide(
         self, policies: Sequence[Asked], call: Callable[[Any], Any]
@@ -210,6 +238,7 @@ class Transaction:
         """Take content. After a failure the rest goes nowhere."""
         if self.refusal is not None:
             return
+        self._eight_bit = self._eight_bit or not octets.isascii()
         if self._incoming is None:
             parts = self._header.feed(octets)
             if parts is None:
@@ -232,16 +261,58 @@ class Transaction:
                 # Deleted since RCPT: nobody would ever see what is put there, but an
                 # account that is made later under that name. The retry is refused.
                 return LOCAL_ERROR
-            if self._targets:  # else deliverers have taken all copies
-                await self._incoming.commit()
-        except PartlyDelivered as partly:
-            for target, failed in partly.failed.items():
-                self._failed[target.folder] = self._failure(failed)
+            if self._targets or self._onward:  # else deliverers have taken all
+                await self._incoming.commit(self._confirm)
+        except PartlyDelivered:  # the others wait, or their replies say so
+            pass
         except StoreError as failed:  # the disk, or a mailbox that is locked for long
             return self._failure(failed)
         except PluginFailed:
             return LOCAL_ERROR
         return Reply(250, "2.0.0", f"Ok, id {self.name}")
+
+    async def _confirm(
+        self, delivered: Sequence[Delivered], failed: Mapping[Target, StoreError]
+    ) -> None:
+        """Hand to the queue what is to go on. Raises StoreError: all is taken back."""
+        queue = self._site.queue
+        if (error := failed.get(queue.spool)) is not None:
+            raise error
+        for target, reason in failed.items():
+            self._fail(target.folder, self._failure(reason))
+        if not self._onward:
+            return
+        spooled = next((c for c in delivered if c.target == queue.spool), None)
+        copy = delivered[0] if spooled is None else spooled
+        file = fsdecode(copy.base) if spooled else await queue.keep(copy)
+        recipients = self._onward.recipients
+        message = onward.message(
+            self.name,
+            self.mail,
+            None if self._client.account is None else self._client.account.name,
+            self._block.octets,
+            copy,
+            file,
+            at_utc=self._onward.at_utc,
+            priority=self._priority,
+            eight_bit=self._eight_bit,
+            recipients=recipients,
+        )
+        await queue.take(message, recipients, sign=self._submission)
+
+    def _fail(self, folder: str, reply: Reply) -> None:
+        """See to a copy that cannot be made now: it waits, or LMTP's client does."""
+        self._failed[folder] = reply
+        if self._client.role == "lmtp":
+            return
+        for rcpt, destination in self._rcpts:
+            for account in getattr(destination, "accounts", ()):
+                if account.folder == folder:
+                    self._onward.account(rcpt, account)
+
+    def _all_targets(self) -> list[Target]:
+        targets = [*self._targets.values()]
+        return [*targets, self._site.queue.spool] if self._onward else targets
 
     async def _judge(self, incoming: Incoming) -> None:
         """Do what message policies and deliverers say, before any copy is there."""
@@ -260,8 +331,8 @@ class Transaction:
         if policies.deliverers:
             async with self._read(incoming) as message:
                 await self._deliver(message)
-            if self._targets:
-                incoming.redirect([*self._targets.values()])
+            if targets := self._all_targets():
+                incoming.redirect(targets)
 
     @asynccontextmanager
     async def _read(self, incoming: Incoming) -> AsyncIterator[Message]:
@@ -278,39 +349,42 @@ class Transaction:
             mailboxes = self._site.mail_store.account(self._accounts[folder])
             junk = await mailboxes.junk()
             self._targets[folder] = replace(target, mailbox=junk)
-        incoming.redirect([*self._targets.values()])
+        incoming.redirect(self._all_targets())
 
     async def _deliver(self, message: Message) -> None:
         """Give copies to the deliverers that take them; the rest is for mailboxes."""
-        for folder, account in self._accounts.items():
+        taken = 0
+        for folder in list(self._targets):
             try:
-                taken = await self._take(message, account)
+                name = self._accounts[folder].name
+                deliverers = self._site.policies.deliverers
+                if not await take(deliverers, message, name, self._who):
+                    continue
+                taken += 1
             except PluginFailed:
-                if self._client.role != "lmtp":
-                    raise
-                self._failed[folder] = LOCAL_ERROR
-                taken = True
-            if taken:
-                del self._targets[folder]
-
-    async def _take(self, message: Message, account: Account) -> bool:
-        for deliverer in self._site.policies.deliverers:
-            if await deliverer.ask(lambda d: d.deliver(message, account.name), bool):
-                log.info(
-                    "{plugin} has taken the mail of {account}",
-                    plugin=deliverer.name,
-                    account=account.name,
-                    **self._who,
-                )
-                return True
-        return False
+                self._fail(folder, LOCAL_ERROR)
+            del self._targets[folder]
+        waiting = len(self._onward.recipients)
+        if (
+            self._client.role != "lmtp"
+            and waiting == len(self._failed)
+            and not (taken or self._targets)
+        ):
+            raise PluginFailed("all copies")  # the sender keeps it
 
     def replies(self, reply: Reply) -> Replies:
         """Return LMTP's replies, `reply` to each recipient who has no other."""
         return Replies(
             tuple(
-                next((self._failed[f] for f in folders if f in self._failed), reply)
-                for folders in self._folders
+                next(
+                    (
+                        self._failed[account.folder]
+                        for account in getattr(destination, "accounts", ())
+                        if account.folder in self._failed
+                    ),
+                    reply,
+                )
+                for _, destination in self._rcpts
             )
         )
 
@@ -344,6 +418,7 @@ class Transaction:
         self.message_id = header.value(b"message-id")
         if header.count(b"received") > self._site.settings.max_received:
             raise Refused(LOOP)
+        self._priority = onward.priority(self.mail.reverse_path, header)
         # RFC 5321 section 4.4: only the last server sets Return-Path, we.
         settled = header.without(b"return-path")
         if self._submission:
@@ -351,11 +426,8 @@ class Transaction:
         self._header = HeaderReader()
         reverse_path = f"Return-Path: <{self.mail.reverse_path}>\r\n".encode()
         self._block = Block(reverse_path, self._received(), settled)
-        # RFC 2033 section 4.2: LMTP's client learns of each recipient.
-        apart = self._client.role == "lmtp"
-        targets = [*self._targets.values()]
-        block = self._block.octets
-        return self._site.mail_store.receive(targets, block, apart=apart), body
+        targets = self._all_targets()
+        return self._site.mail_store.receive(targets, self._block.octets), body
 
     def _mended(self, header: Header) -> bytes:
         """Make the header of a new message whole (RFC 6409 section 8)."""

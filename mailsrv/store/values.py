@@ -35,13 +35,17 @@ MAX_UID = 2**32 - 2  # RFC 3501 section 9 nz-number; Dovecot keeps 2**32 - 1 fre
 class Target:
     """One copy of a message to be delivered: whose mailbox, and how it starts."""
 
-    folder: str  # the account's directory
+    folder: str  # the account's directory; an absolute path: the queue's spool
     mailbox: str = "INBOX"
     delivered_to: bytes | None = None  # value of a Delivered-To field
     flags: int = 0  # system flags only
     keywords: tuple[str, ...] = ()  # set when the copy gets its UID
     internal_date: float | None = None  # seconds since 1970; None: now
     delivery_id: str | None = None  # queue id and recipient: finds a repeat
+
+    @property
+    def is_mailbox(self) -> bool:
+        return not self.folder.startswith("/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,4 +72,5 @@ class TwinThreads(Threads):
         self.read = TwinPool()
         self.sync = TwinPool()
         self.hash = TwinPool()
+        self.queue = TwinPool()
         self._writers = self.writers = TwinPool()

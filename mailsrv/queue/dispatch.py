@@ -1,0 +1,285 @@
+"""Hands what is due to the carriers, in the turn that is fair.
+
+Knows lanes, not rows: what waits is read as it is due. All of it runs in the reactor
+thread, but for the look-ups.
+"""
+
+import heapq
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from mailsrv.queue.carrying import Carrier, Outcome, Parcel
+from mailsrv.queue.database import QueueDatabase
+from mailsrv.queue.lanes import MAX_ROWS, LaneState, Waiting
+from mailsrv.queue.settling import reached, same_for_all
+from mailsrv.queue.spool import Spool
+from mailsrv.queue.turns import Turns
+from mailsrv.queue.values import (
+    LIST,
+    LOCAL,
+    Entry,
+    Lane,
+    Message,
+    Recipient,
+    Result,
+)
+from mailsrv.threads import Pool
+
+log = Logger()
+
+_IN_MEMORY = 2000  # rows that are kept as they come in
+_BUG = "An error of this server"
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """Who delivers what."""
+
+    local: Carrier
+    list_: Carrier
+    relay: Carrier
+
+    def of(self, destination: str) -> Carrier:
+        if destination == LOCAL:
+            return self.local
+        return self.list_ if destination == LIST else self.relay
+
+
+Settle = Callable[[Parcel, Outcome], Awaitable[Sequence[Result]]]
+"""Makes durable what an attempt came to, and returns it. Never fails."""
+
+
+class Dispatcher:
+    """Runs the attempts. `start` it, `stop` it; tell it what is `added` or changed."""
+
+    def __init__(
+        self,
+        database: QueueDatabase,
+        spool: Spool,
+        carriers: Carriers,
+        settle: Settle,
+        turns: Turns,
+        *,
+        reading: Pool,
+        reactor: IReactorTime,
+        now: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._carriers = carriers
+        self._settle = settle
+        self._turns = turns
+        self._reading = reading
+        self._reactor = reactor
+        self._now = now
+        self._lanes: dict[Lane, LaneState] = {}
+        self._rows = 0  # in memory
+        self._in_flight: dict[int, Lane] = {}
+        self._times: list[tuple[float, int, Lane]] = []
+        self._entered = 0
+        self._timer: IDelayedCall | None = None
+        self._timer_at = 0.0
+        self._running = False
+        self._idle: list[Deferred[None]] = []
+
+    async def start(self) -> None:
+        """Begin with what the database has."""
+        lanes = await self._reading.run(self._database.lanes)
+        self._running = True
+        for lane, at_utc in lanes:
+            self._later(lane, at_utc)
+        self._go()
+
+    async def stop(self) -> None:
+        """Begin no more attempts, and wait for those that run."""
+        self._running = False
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if self._turns.running:
+            waiter: Deferred[None] = Deferred()
+            self._idle.append(waiter)
+            await waiter
+
+    # What others tell
+
+    def added(self, entry: Entry) -> None:
+        """Take note of a message that is durable now."""
+        message, recipients = entry
+        now = self._now()
+        first: dict[str, Lane] = {}  # of each route: what goes one way goes together
+        for recipient in recipients:
+            if recipient.next_at_utc is None:
+                continue
+            own = _lane(message, recipient)
+            lane = first.setdefault(self._route(own), own)
+            state = self._state(lane)
+            due = recipient.next_at_utc <= now
+            behind = state.more_at_utc is not None and state.more_at_utc <= now
+            if due and not behind and self._room(state):
+                self._rows += 1
+                state.add([(message, recipient)])
+                if lane != own:
+                    self._state(own).claimed.add(recipient.id)
+                self._offer(lane, state)
+            else:
+                self._later(own, recipient.next_at_utc)
+        self._go()
+
+    def is_in_flight(self, recipient: Recipient) -> bool:
+        """Whether a recipient is being delivered to just now."""
+        return recipient.id in self._in_flight
+
+    def changed(self, changes: Iterable[tuple[Message, Result]]) -> None:
+        """Take note of what an admin has made durable; none of it was in flight."""
+        changes = list(changes)
+        ids = {result.recipient.id for _, result in changes}
+        for lane, state in list(self._lanes.items()):
+            before = len(state.rows)
+            state.release(ids)
+            self._rows -= before - len(state.rows)
+            self._sweep(lane, state)
+        for message, result in changes:
+            if result.next_at_utc is not None:
+                self._later(_lane(message, result.recipient), result.next_at_utc)
+        self._go()
+
+    # Lanes
+
+    def _room(self, state: LaneState) -> bool:
+        return len(state.rows) < MAX_ROWS and self._rows < _IN_MEMORY
+
+    def _route(self, lane: Lane) -> str:
+        carrier = self._carriers.of(lane.destination)
+        return carrier.route(lane.sender, lane.destination)
+
+    def _state(self, lane: Lane) -> LaneState:
+        state = self._lanes.get(lane)
+        if state is None:
+            state = self._lanes[lane] = LaneState(self._route(lane))
+        return state
+
+    def _offer(self, lane: Lane, state: LaneState) -> None:
+        self._turns.offer(lane, state.route)
+
+    def _later(self, lane: Lane, at_utc: float) -> None:
+        """Come back to a lane at a time."""
+        state = self._state(lane)
+        if state.later(at_utc):
+            self._entered += 1  # lanes need not be compared
+            heapq.heappush(self._times, (at_utc, self._entered, lane))
+
+    def _sweep(self, lane: Lane, state: LaneState) -> None:
+        if state.empty:
+            del self._lanes[lane]
+
+    # Turns
+
+    def _go(self) -> None:
+        """Begin all that is due and has a slot."""
+        if not self._running:
+            return
+        now = self._now()
+        while self._times and self._times[0][0] <= now:
+            lane = heapq.heappop(self._times)[2]
+            state = self._lanes.get(lane)
+            if state is not None and state.due(now):
+                self._offer(lane, state)
+        while (turn := self._turns.take()) is not None:
+            Deferred.fromCoroutine(self._serve(*turn))
+        self._set_timer(now)
+
+    def _set_timer(self, now: float) -> None:
+        at = self._times[0][0] if self._times else None
+        if self._timer is not None and self._timer.active():
+            if at == self._timer_at:
+                return
+            self._timer.cancel()
+        if at is None:
+            self._timer = None
+            return
+        self._timer_at = at
+        self._timer = self._reactor.callLater(max(0.0, at - now), self._go)
+
+    async def _serve(self, lane: Lane, route: str) -> None:
+        """Use a slot for one attempt."""
+        ok: bool | None = None
+        try:
+            ok = await self._next_attempt(lane)
+        except Exception:
+            log.failure("an attempt failed", destination=lane.destination)
+            self._later(lane, self._now() + 60)
+        self._turns.end(lane, route, ok)
+        if (state := self._lanes.get(lane)) is not None:
+            self._sweep(lane, state)
+        self._go()
+        if not self._turns.running:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+
+    async def _next_attempt(self, lane: Lane) -> bool | None:
+        state = self._lanes.get(lane)
+        if state is None:
+            return None
+        if not state.rows and state.due(self._now()):
+            await self._load(lane, state)
+            self._reactor.callLater(0, self._go)
+        found = state.next_parcel()
+        if state.due(self._now()):  # by another slot, at the same time
+            self._offer(lane, state)
+        if found is None:
+            return None
+        message, recipients = found
+        self._rows -= len(recipients)
+        return await self._attempt(lane, message, recipients)
+
+    async def _load(self, lane: Lane, state: LaneState) -> None:
+        limit = MAX_ROWS + len(state.claimed)
+        state.loading, state.more_at_utc = True, None
+        try:
+            rows: list[Waiting] = await self._reading.run(
+                lambda: self._database.waiting(lane, limit)
+            )
+        except Exception:
+            state.loading = False
+            raise
+        state.loaded(rows, all_=len(rows) < limit, now_utc=self._now())
+        self._rows += len(state.rows)
+        if (at := state.more_at_utc) is not None:
+            state.more_at_utc = None
+            self._later(lane, at)
+
+    async def _attempt(
+        self, lane: Lane, message: Message, recipients: tuple[Recipient, ...]
+    ) -> bool:
+        parcel = Parcel(
+            message, recipients, self._spool.content(message), lane.destination
+        )
+        self._in_flight |= {r.id: lane for r in recipients}
+        carrier = self._carriers.of(lane.destination)
+        try:
+            outcome = await carrier.carry(parcel)
+            if len(outcome.answers) != len(recipients):
+                raise AssertionError("a carrier answers for each recipient")
+        except Exception:
+            log.failure("{transaction}: delivering failed", transaction=message.id)
+            outcome = Outcome(same_for_all(recipients, _BUG, self._now))
+        results = await self._settle(parcel, outcome)
+        for recipient in recipients:
+            del self._in_flight[recipient.id]
+        for own in {lane, *(_lane(message, r) for r in recipients)}:
+            if (state := self._lanes.get(own)) is not None:
+                state.release({r.id for r in recipients})
+                self._sweep(own, state)
+        for result in results:
+            if result.next_at_utc is not None:
+                self._later(_lane(message, result.recipient), result.next_at_utc)
+        return reached(outcome.answers)
+
+
+def _lane(message: Message, recipient: Recipient) -> Lane:
+    return Lane(message.priority, recipient.destination, message.reverse_path)

@@ -1,0 +1,315 @@
+"""The queue, as the other parts of the server know it.
+
+What `take` or `submit` has returned from is durable, and is delivered or reported. One
+process owns a queue: all its writes go through one writer, its attempts through one
+dispatcher.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import partial
+from pathlib import Path
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from mailsrv.mailboxes.store import MailStore
+from mailsrv.queue import reports
+from mailsrv.queue.addressing import Addressing
+from mailsrv.queue.carrying import Outcome, Parcel
+from mailsrv.queue.database import QueueDatabase
+from mailsrv.queue.dispatch import Carriers, Dispatcher
+from mailsrv.queue.reports import Reporter
+from mailsrv.queue.settling import Rules, settle
+from mailsrv.queue.spool import Spool
+from mailsrv.queue.turns import Turns
+from mailsrv.queue.values import (
+    Entry,
+    Message,
+    Priority,
+    Recipient,
+    Result,
+    State,
+)
+from mailsrv.queue.writer import Writer
+from mailsrv.routing.router import Router
+from mailsrv.store.values import Delivered, Target
+from mailsrv.threads import Threads
+
+log = Logger()
+
+_REPORT_AGAIN_S = 300.0  # when the disk refuses a report
+
+Sign = Callable[[bytes, Iterable[bytes]], bytes]
+"""Returns the signatures for a header block and the pieces of a body; blocking."""
+
+
+class QueueInUse(Exception):
+    """Another process owns the queue."""
+
+
+class Queue:
+    """Takes mail, and sees to it until it is delivered or reported."""
+
+    def __init__(
+        self,
+        data: Path,
+        rules: Rules,
+        turns: Turns,
+        *,
+        router: Router,
+        mail_store: MailStore,
+        reporter: Reporter,
+        sign: Sign,
+        threads: Threads,
+        reactor: IReactorTime,
+        now: Callable[[], float],
+    ) -> None:
+        """Open the rows, blocking; nothing is sent before `start`.
+
+        Raises QueueInUse, OSError, sqlite3.Error.
+        """
+        self.rules = rules  # replaced when the settings change
+        self.turns = turns
+        self._lock_fd = _lock(data / "queue.lock")
+        self.database = QueueDatabase(data / "queue.sqlite")
+        self.spooled = Spool(data / "spool", threads.read)
+        self.spooled.create()
+        self.spooled.remove_leftovers(self.database.files())
+        self._addressing = Addressing(router)
+        self._mail_store = mail_store
+        self._reporter = reporter
+        self._sign = sign
+        self._threads = threads
+        self._writer = Writer(
+            self.database.write, self.spooled.remove, threads.queue, reactor
+        )
+        self._now = now
+        self._reactor = reactor
+        self._made = 0  # messages of our own
+        self.dispatcher: Dispatcher | None = None  # from `start` on
+
+    async def start(self, carriers: Carriers) -> None:
+        """Begin to deliver what waits, and what is taken from now on."""
+        self.dispatcher = Dispatcher(
+            self.database,
+            self.spooled,
+            carriers,
+            self._settle,
+            self.turns,
+            reading=self._threads.read,
+            reactor=self._reactor,
+            now=self._now,
+        )
+        await self.dispatcher.start()
+
+    async def stop(self) -> None:
+        """Wait for the attempts that run, and close the rows."""
+        if self.dispatcher is not None:
+            await self.dispatcher.stop()
+        await self._threads.queue.run(self.database.close)
+        os.close(self._lock_fd)
+
+    # Taking mail
+
+    @property
+    def spool(self) -> Target:
+        """Where a copy for the queue is delivered to."""
+        return self.spooled.target
+
+    async def keep(self, delivered: Delivered) -> str:
+        """Have a copy in the spool that was made in a mailbox; return its file.
+
+        Raises StoreError.
+        """
+        directory = self._mail_store.directory_of(delivered.target)
+        return await self._threads.sync.run(
+            lambda: self.spooled.link(delivered, directory)
+        )
+
+    async def take(
+        self, message: Message, recipients: Sequence[Recipient], *, sign: bool = False
+    ) -> bool:
+        """Take a message whose file is in the spool: from now on it is safe.
+
+        False: it is to be taken once, and was before. Raises StoreError.
+        """
+        if sign:
+            message = await self._threads.read.run(lambda: self._signed(message))
+        entries = await self._writer.write([(message, tuple(recipients))])
+        self._added(entries)
+        return bool(entries)
+
+    async def submit(
+        self,
+        octets: bytes,
+        *,
+        reverse_path: str,
+        forward_paths: Sequence[str],
+        priority: Priority = Priority.LETTER,
+        account: str | None = None,
+        once: str = "",
+    ) -> str:
+        """Send a message that a part of the server has written; return its id.
+
+        `octets`: a whole message with LF or CRLF. The id is empty if a message with
+        this `once` was taken before, or nobody is there to get it. Raises StoreError.
+        """
+        id = self._id()
+        recipients = await self._addressing.recipients(id, forward_paths, self._now())
+        if not recipients:
+            return ""
+        entry = await self._own(
+            id, octets, reverse_path, recipients, priority, account, once
+        )
+        entries = await self._writer.write([entry])
+        self._added(entries)
+        if not entries:
+            self.spooled.remove([entry[0].file])
+        return id if entries else ""
+
+    def _id(self) -> str:
+        self._made += 1
+        return f"{int(self._now() * 1000):x}.queue.{self._made}"
+
+    async def _own(
+        self,
+        id: str,
+        octets: bytes,
+        reverse_path: str,
+        recipients: tuple[Recipient, ...],
+        priority: Priority,
+        account: str | None = None,
+        once: str = "",
+    ) -> Entry:
+        """Put a message of our own into the spool, signed."""
+        octets = octets.replace(b"\r\n", b"\n")
+        header = octets[: octets.find(b"\n\n") + 1]
+        paths = [reverse_path, *(r.forward_path for r in recipients)]
+        delivered = await self._mail_store.deliver(octets, self.spool)
+        message = Message(
+            id,
+            os.fsdecode(delivered.base),
+            reverse_path,
+            account,
+            self._now(),
+            priority,
+            delivered.size_octets,
+            eight_bit=not octets.isascii(),
+            smtputf8=not header.isascii() or not all(map(str.isascii, paths)),
+            once=once,
+        )
+        message = await self._threads.read.run(lambda: self._signed(message))
+        return message, recipients
+
+    def _signed(self, message: Message) -> Message:
+        """Return the message with its signatures, in a thread."""
+        try:
+            with self.spooled.open(message) as (header, body):
+                signatures = self._sign(message.prefix + header, body)
+        except Exception:
+            # Unsigned mail arrives, if less surely; mail that is refused does not.
+            log.failure("{transaction}: signing failed", transaction=message.id)
+            return message
+        return replace(message, prefix=signatures + message.prefix)
+
+    def _added(self, entries: Iterable[Entry]) -> None:
+        if self.dispatcher is not None:
+            for entry in entries:
+                self.dispatcher.added(entry)
+
+    # What attempts came to
+
+    async def _settle(self, parcel: Parcel, outcome: Outcome) -> Sequence[Result]:
+        pairs = zip(parcel.recipients, outcome.answers, strict=True)
+        results = [
+            settle(parcel.message, recipient, answer, self.rules, random.random())  # noqa: S311  # no secret
+            for recipient, answer in pairs
+        ]
+        for result in results:
+            self._log(parcel, result)
+        new = [(message, tuple(recipients)) for message, recipients in outcome.new]
+        try:
+            new += await self.reports(parcel.message, results)
+        except Exception:
+            log.failure("{transaction}: no report", transaction=parcel.message.id)
+            results = [_without_report(result, self._now()) for result in results]
+        self._added(await self._writer.write(new, results))
+        return results
+
+    async def reports(self, message: Message, results: Sequence[Result]) -> list[Entry]:
+        """Write what senders are to be told of results; not in the queue yet.
+
+        Raises StoreError, OSError.
+        """
+        entries = []
+        for kind, group in reports.grouped(message, results):
+            whole = reports.returns_whole(message, kind)
+            original = await self._beginning(message, whole=whole)
+            report = self._reporter.report(message, group, kind, original, self._now())
+            id = self._id()
+            recipients = await self._addressing.recipients(
+                id, [report.forward_path], self._now(), notify="NEVER"
+            )
+            if not recipients:
+                log.warn("nobody can be told of {transaction}", transaction=message.id)
+                continue
+            own = await self._own(id, report.octets, "", recipients, Priority.REPORT)
+            entries.append(own)
+            log.info(
+                "{kind} report for {transaction}",
+                kind=str(kind),
+                transaction=message.id,
+                report=id,
+                forward_path=report.forward_path,
+            )
+        return entries
+
+    async def _beginning(self, message: Message, *, whole: bool) -> bytes:
+        read = partial(self.spooled.beginning, message, whole=whole)
+        try:
+            return await self._threads.read.run(read)
+        except OSError:  # the sender hears of the failure all the same
+            log.failure(
+                "{transaction}: the spool is unreadable", transaction=message.id
+            )
+            return b""
+
+    def _log(self, parcel: Parcel, result: Result) -> None:
+        recipient, answer = result.recipient, result.answer
+        assert answer is not None  # noqa: S101  # of an attempt
+        log.info(
+            "{forward_path}: {state}",
+            transaction=parcel.message.id,
+            reverse_path=parcel.reverse_path,
+            forward_path=recipient.forward_path,
+            state=str(result.state),
+            reply_code=answer.code,
+            enhanced_code=answer.enhanced_code,
+            reason=answer.text,
+            mx=answer.peer,
+            tls=answer.tls,
+            attempts=recipient.attempts + 1,
+            delay_s=round(answer.at_utc - parcel.message.arrived_at_utc, 3),
+        )
+
+
+def _without_report(result: Result, now_utc: float) -> Result:
+    """Return what becomes of a recipient whose sender cannot be told just now."""
+    if result.state is State.FAILED:  # tried again, to fail when it can be told
+        again_at = now_utc + _REPORT_AGAIN_S
+        return replace(result, state=State.WAITING, next_at_utc=again_at)
+    return replace(result, warned=False)
+
+
+def _lock(path: Path) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise QueueInUse(f"{path}: another mailsrv runs on this folder") from error
+    return fd
