@@ -28,6 +28,7 @@ from mailsrv import checks, settings_file
 from mailsrv.listeners import Listeners
 from mailsrv.logs import LineObserver, twistd_writer
 from mailsrv.parts import Parts
+from mailsrv.queue.database import QueueUnavailable
 from mailsrv.settings import Settings
 from mailsrv.settings_file import SettingsError
 from mailsrv.tls.contexts import (
@@ -132,7 +133,11 @@ class MailServer(Service):
         os.umask(0o077)  # mail is for its owner alone
         if os.geteuid() == 0:
             log.warn("runs as root: set user to a system user made for mailsrv")
-        self._parts = Parts(self._settings, self._tls, self._reactor)
+        try:
+            self._parts = Parts(self._settings, self._tls, self._reactor)
+        except QueueUnavailable as error:
+            log.critical("cannot start: {reason}", reason=str(error))
+            raise SystemExit(1) from None
         started = self._parts.start()
         started.addErrback(lambda failure: log.failure("start failed", failure))
         self._listeners.open(

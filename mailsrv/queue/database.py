@@ -54,7 +54,11 @@ _UPDATE = (
 )
 
 
-class QueueTooNew(Exception):
+class QueueUnavailable(Exception):
+    """The queue of this folder cannot be used; the text says why."""
+
+
+class QueueTooNew(QueueUnavailable):
     """A later mailsrv has written the file; its format is unknown here."""
 
 

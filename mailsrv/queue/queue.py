@@ -20,7 +20,7 @@ from mailsrv.mailboxes.store import MailStore
 from mailsrv.queue import reports
 from mailsrv.queue.addressing import Addressing
 from mailsrv.queue.carrying import Outcome, Parcel
-from mailsrv.queue.database import QueueDatabase
+from mailsrv.queue.database import QueueDatabase, QueueUnavailable
 from mailsrv.queue.dispatch import Carriers, Dispatcher
 from mailsrv.queue.reports import Reporter
 from mailsrv.queue.settling import Rules, settle
@@ -47,7 +47,7 @@ Sign = Callable[[bytes, Iterable[bytes]], bytes]
 """Returns the signatures for a header block and the pieces of a body; blocking."""
 
 
-class QueueInUse(Exception):
+class QueueInUse(QueueUnavailable):
     """Another process owns the queue."""
 
 

@@ -9,10 +9,10 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mailsrv.mime.date import date_time
 from mailsrv.mime.header import decode, finder, unfold
 from mailsrv.queue.report_text import Fate, Kind, said
 from mailsrv.queue.values import Message, Recipient
-from mailsrv.smtp.header import date_time
 
 MAX_HEADER_OCTETS = 32 * 1024  # of the original's header that go back
 MAX_WHOLE_OCTETS = 64 * 1024  # of an original that goes back whole

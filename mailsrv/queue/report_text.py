@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mailsrv.accounts.addresses import shown
+from mailsrv.mime.date import date_time
 from mailsrv.queue.values import Answer
-from mailsrv.smtp.header import date_time
 
 MAX_TEXT = 1000  # characters of a peer's reply that are shown
 _WIDTH = 72

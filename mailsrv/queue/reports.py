@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailsrv.mime import encoded_words
+from mailsrv.mime.date import date_time
 from mailsrv.queue import report_parts, report_text
 from mailsrv.queue.report_parts import MAX_WHOLE_OCTETS, Original
 from mailsrv.queue.report_text import SUBJECTS, Fate, Kind
@@ -20,7 +21,6 @@ from mailsrv.queue.values import (
     Result,
     State,
 )
-from mailsrv.smtp.header import date_time
 
 _DEFAULT_NOTIFY = "FAILURE,DELAY"  # RFC 3461 section 4.1 leaves DELAY to us
 _ASKED_BY = {Kind.FAILED: "FAILURE", Kind.DELAYED: "DELAY"}  # others: SUCCESS

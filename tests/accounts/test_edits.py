@@ -97,10 +97,12 @@ class EditsTests(SynchronousTestCase):
         self.assertEqual(directory.entries[INFO], Alias(INFO, (ANNA, BERT)))
 
     def test_alias_to_the_outside(self) -> None:
-        self.refused(
-            "cannot be forwarded yet",
-            lambda: edits.add_alias(self.office, INFO, ["carl@other.test"]),
+        directory = edits.add_alias(self.office, INFO, ["Carl@Other.test", ANNA])
+        self.assertEqual(
+            directory.entries[INFO], Alias(INFO, ("Carl@other.test", ANNA))
         )
+        directory = edits.remove_from(directory, INFO, ["Carl@other.test"])
+        self.assertEqual(directory.entries[INFO], Alias(INFO, (ANNA,)))
 
     def test_alias_to_nobody(self) -> None:
         self.refused(

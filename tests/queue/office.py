@@ -1,6 +1,7 @@
 """A queue over a real database and spool, with carriers that a test holds in hand."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class QueueCase(SynchronousTestCase):
         database = MemoryAccountDatabase()
         database.edit(lambda d: edits.add_domain(d, "example.test"))
         for name in (ANNA, "bert@example.test"):
-            database.edit(lambda d, name=name: edits.add_account(d, name, "hash"))
+            database.edit(partial(edits.add_account, name=name, password_hash="hash"))
         self.accounts = database
         live = LiveDirectory(database, threads=self.threads, reactor=self.clock)
         live.start()

@@ -1,5 +1,7 @@
 """When recipients are tried again, and what answers make of them."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -40,7 +42,8 @@ class ScheduleTests(SynchronousTestCase):
 
 
 class SettleTests(SynchronousTestCase):
-    def settled(self, code: int, after_s: float = 0, **row: object) -> object:
+    def settled(self, code: int, after_s: float = 0, **row: Any) -> object:
+        # Any: fields of all types.
         said = answer(code, at_utc=NOW + after_s)
         result = settle(message(), recipient(**row), said, RULES, 0.5)
         self.assertEqual(result.state is State.WAITING, result.next_at_utc is not None)

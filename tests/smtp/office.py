@@ -20,13 +20,22 @@ from mailsrv.accounts.live import LiveDirectory
 from mailsrv.accounts.passwords import hash_password
 from mailsrv.connections import ConnectionLimits
 from mailsrv.doors.message import MemoryContent
+from mailsrv.mailboxes.incoming import Confirm
+from mailsrv.queue.values import Message as Queued
+from mailsrv.queue.values import Recipient as Waiting
 from mailsrv.routing.router import Router
 from mailsrv.settings import LoginSettings, SmtpSettings, TlsSettings
 from mailsrv.smtp.engine import Role
 from mailsrv.smtp.policies import Mailboxes
 from mailsrv.smtp.server import SmtpFactory, SmtpServer
 from mailsrv.smtp.transaction import Incoming
-from mailsrv.store.values import Target
+from mailsrv.store.values import (
+    Delivered,
+    DeliveryFailed,
+    PartlyDelivered,
+    StoreError,
+    Target,
+)
 from tests.inline_threads import InlineThreads
 
 CHEAP = LoginSettings(argon2_memory_kib=8, argon2_passes=1, argon2_lanes=1, scram="off")
@@ -79,11 +88,27 @@ class MemoryIncoming:
     def redirect(self, targets: Sequence[Target]) -> None:
         self.targets = targets
 
-    async def commit(self) -> None:
+    async def commit(self, confirm: Confirm) -> None:
         await self._store.wait()
         if self._store.failure is not None:
             raise self._store.failure
+        octets = len(self.octets)
+        copies = [
+            Delivered(target, b"name", b"name", True, octets, octets, 0, 0)
+            for target in self.targets
+            if target.folder not in self._store.failing
+        ]
+        failed: dict[Target, StoreError] = {
+            target: DeliveryFailed("io")
+            for target in self.targets
+            if target.folder in self._store.failing
+        }
+        if not copies:
+            raise DeliveryFailed("io")
+        await confirm(copies, failed)
         self._store.messages.append(self)
+        if failed:
+            raise PartlyDelivered(copies, failed)
 
     async def abort(self) -> None:
         self._store.aborted.append(self)
@@ -97,6 +122,7 @@ class MemoryMailStore:
         self.aborted: list[MemoryIncoming] = []
         self.begun: set[int] = set()  # each one must be aborted in the end
         self.failure: Exception | None = None
+        self.failing: set[str] = set()  # folders
         self.used: dict[str, int] = {}
         self.held = False
         self._waiting: list[Deferred[None]] = []
@@ -104,9 +130,7 @@ class MemoryMailStore:
     def account(self, account: Account) -> Mailboxes:
         return MemoryMailboxes(account, self.used.get(account.folder, 0))
 
-    def receive(
-        self, targets: Sequence[Target], header: bytes, *, apart: bool = False
-    ) -> Incoming:
+    def receive(self, targets: Sequence[Target], header: bytes) -> Incoming:
         incoming = MemoryIncoming(self, targets, header)
         self.begun.add(id(incoming))
         return incoming
@@ -123,6 +147,27 @@ class MemoryMailStore:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)
+
+
+class MemoryQueue:
+    """Keeps what it takes, or fails."""
+
+    def __init__(self) -> None:
+        self.spool = Target("/spool")
+        self.taken: list[tuple[Queued, Sequence[Waiting], bool]] = []
+        self.kept: list[Delivered] = []
+        self.failure: StoreError | None = None
+
+    async def keep(self, delivered: Delivered) -> str:
+        self.kept.append(delivered)
+        return "kept"
+
+    async def take(
+        self, message: Queued, recipients: Sequence[Waiting], *, sign: bool = False
+    ) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.taken.append((message, recipients, sign))
 
 
 class MemoryMailboxes:
@@ -210,6 +255,7 @@ class OfficeCase(SynchronousTestCase):
             live=live, threads=self.threads, reactor=self.clock, settings=CHEAP
         )
         self.store = MemoryMailStore()
+        self.queue = MemoryQueue()
         self.connections = ConnectionLimits(max_all=10, max_per_address=5)
         self.events: list[LogEvent] = []
         observer: ILogObserver = self.events.append  # type: ignore[assignment]
@@ -221,6 +267,7 @@ class OfficeCase(SynchronousTestCase):
     ) -> SmtpFactory:
         # Any: the constructor's keywords.
         options.setdefault("mail_store", self.store)
+        options.setdefault("queue", self.queue)
         options.setdefault("tls", object())
         options.setdefault("tls_settings", TlsSettings())
         return SmtpFactory(

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
+from mailsrv.accounts import edits
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.settings import StoreSettings
 from mailsrv.store.delivery import Delivery
+from mailsrv.store.values import DeliveryFailed, Target
 from tests.smtp.office import ANNA, BERT, Connection, OfficeCase
 from tests.smtp.test_server import MAIL, MESSAGE, rcpt
 from tests.store.faulty import FaultyDisk
@@ -87,7 +89,6 @@ class DeliveryTests(OfficeCase):
             ("create", errno.EROFS, b"451 4.3.0"),
             ("create", errno.EMFILE, b"451 4.3.0"),
             ("write", errno.ENOSPC, b"452 4.3.1"),
-            ("link", errno.ENOSPC, b"452 4.3.1"),
         ):
             disk = FaultyDisk(operation=operation, error=error)
             courier.delivery = Delivery(self.root, host="host", disk=disk)
@@ -95,6 +96,25 @@ class DeliveryTests(OfficeCase):
             self.assertEqual(self.files(ANNA) + self.files(BERT), [])
         courier.delivery = good
         self.assertEqual(self.deliver(MESSAGE, ANNA, BERT)[:3], b"250")
+
+    def test_one_copy_that_cannot_be_made_waits(self) -> None:
+        courier = self.mail_store._around.courier
+        disk = FaultyDisk(operation="link", error=errno.ENOSPC)
+        courier.delivery = Delivery(self.root, host="host", disk=disk)
+        self.assertEqual(self.deliver(MESSAGE, ANNA, BERT)[:3], b"250")
+        self.assertEqual(len(self.files(ANNA) + self.files(BERT)), 1)
+        [(_, [waiting], _)] = self.queue.taken
+        self.assertEqual(waiting.destination, "local")
+
+    def test_what_the_queue_refuses_is_taken_back(self) -> None:
+        self.database.edit(
+            lambda d: edits.add_alias(d, "both@example.test", [ANNA, "c@else.test"])
+        )
+        self.queue.spool = Target(str(self.root.absolute() / "spool"))
+        self.queue.failure = DeliveryFailed("full")
+        self.assertEqual(self.deliver(MESSAGE, "both@example.test")[:3], b"452")
+        spool = self.root / "spool" / "Maildir" / "new"
+        self.assertEqual(self.files(ANNA) + list(spool.iterdir()), [])
 
     def test_lost_connection_leaves_nothing(self) -> None:
         self.client.send(MAIL + rcpt(ANNA) + b"DATA\r\n" + MESSAGE)

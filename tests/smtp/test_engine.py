@@ -323,7 +323,8 @@ class TlsAndAuthTests(SynchronousTestCase):
             reply.wire,
             b"250-mail.example.test\r\n250-PIPELINING\r\n250-SIZE 1000\r\n"
             b"250-AUTH PLAIN LOGIN\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n"
-            b"250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 LIMITS RCPTMAX=5\r\n",
+            b"250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-DSN\r\n"
+            b"250-REQUIRETLS\r\n250 LIMITS RCPTMAX=5\r\n",
         )
         self.assertEqual(
             engine.hello_reply(Hello("a", False), ()).wire, b"250 mail.example.test\r\n"

@@ -65,7 +65,10 @@ class PathTests(SynchronousTestCase):
             (b"FROM:<a@b.test> SIZE=1 SIZE=1", 501),
             (b"FROM:<a@b.test> SMTPUTF8=1", 501),
             (b"FROM:<a@b.test> BODY=BINARYMIME", 555),
-            (b"FROM:<a@b.test> RET=HDRS", 555),
+            (b"FROM:<a@b.test> RET=SOME", 501),
+            (b"FROM:<a@b.test> ENVID=a+2", 501),
+            (b"FROM:<a@b.test> ENVID=" + b"a" * 101, 501),
+            (b"FROM:<a@b.test> REQUIRETLS=1", 501),
             (b"FROM:<a@b.test> NOSUCH", 555),
         ):
             refused = self.assertRaises(Refused, grammar.mail, argument)
@@ -84,10 +87,31 @@ class PathTests(SynchronousTestCase):
             (b"TO:<>", 501),
             (b"TO:<a>", 501),
             (b"FROM:<a@b.test>", 501),
-            (b"TO:<a@b.test> NOTIFY=NEVER", 555),
+            (b"TO:<a@b.test> NOTIFY=NEVER,DELAY", 501),
+            (b"TO:<a@b.test> NOTIFY=", 501),
+            (b"TO:<a@b.test> NOTIFY=ALWAYS", 501),
+            (b"TO:<a@b.test> ORCPT=a@b.test", 501),
+            (b"TO:<a@b.test> ORCPT=rfc822;a+", 501),
+            (b"TO:<a@b.test> ORCPT=rfc822;" + b"a" * 500, 501),
+            ("TO:<a@b.test> ORCPT=utf-8;a\x85b".encode(), 501),
+            (b"TO:<a@b.test> NOSUCH=1", 555),
         ):
             refused = self.assertRaises(Refused, grammar.rcpt, argument)
             self.assertEqual(refused.reply.code, code, argument)
+
+    def test_what_the_sender_wants_to_hear(self) -> None:
+        self.assertEqual(
+            grammar.mail(b"FROM:<a@b.test> RET=hdrs ENVID=QQ+2B3 REQUIRETLS"),
+            Mail("a@b.test", 0, False, "HDRS", "QQ+2B3", True),
+        )
+        self.assertEqual(
+            grammar.rcpt(b"TO:<a@b.test> NOTIFY=success,delay ORCPT=rfc822;c@d.test"),
+            Rcpt("a@b.test", "SUCCESS,DELAY", "rfc822;c@d.test"),
+        )
+        self.assertEqual(
+            grammar.rcpt("TO:<a@b.test> NOTIFY=NEVER ORCPT=utf-8;jörg@b".encode()),
+            Rcpt("a@b.test", "NEVER", "utf-8;jörg@b"),
+        )
 
     @settings(max_examples=50, deadline=None)
     @given(st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=60))

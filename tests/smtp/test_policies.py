@@ -348,7 +348,7 @@ class ResolverTests(PluginCase):
             ("bert@example.test", 250),  # not known to the resolver
             ("postmaster", 250),
             ("anna@example.test", 550),  # it says nobody
-            ("away@example.test", 550),  # no relay
+            ("away@example.test", 250),  # forwarded as well
             ("typo@example.test", 550),
             ("half@example.test", 250),
             ("broken@example.test", 451),

@@ -11,6 +11,7 @@ from mailsrv.accounts import edits
 from mailsrv.accounts.directory import Account
 from mailsrv.accounts.live import POLL_S
 from mailsrv.connections import ConnectionLimits
+from mailsrv.queue.values import Priority
 from mailsrv.settings import SmtpSettings, TlsSettings, TrustedNetwork
 from mailsrv.smtp.engine import ROLES, Role
 from mailsrv.smtp.server import (
@@ -19,7 +20,7 @@ from mailsrv.smtp.server import (
     MAX_WAITING_OCTETS,
     STRETCH_OCTETS,
 )
-from mailsrv.store.values import DeliveryFailed, PartlyDelivered, Target
+from mailsrv.store.values import DeliveryFailed
 from tests.smtp.office import (
     ANNA,
     BERT,
@@ -251,10 +252,28 @@ class SubmissionTests(OfficeCase):
 
     def test_outside_recipient(self) -> None:
         client = self.submission()
-        client.send(b"MAIL FROM:<>\r\n")
-        self.assertRegex(
-            client.send(rcpt("a@else.test")), rb"^451 4\.3\.0 .*no outbound queue"
+        codes = client.codes(
+            b"MAIL FROM:<anna@example.test> RET=HDRS ENVID=x\r\n"
+            b"RCPT TO:<a@Else.test> NOTIFY=NEVER ORCPT=rfc822;b\r\n"
+            b"DATA\r\nFrom: anna@example.test\r\n\r\nbody\r\n.\r\n"
         )
+        self.assertEqual(codes, [250, 250, 354, 250])
+        [(message, [to], sign)] = self.queue.taken
+        self.assertTrue(sign)
+        self.assertEqual(
+            (message.reverse_path, message.account, message.ret, message.envid),
+            (ANNA, ANNA, "HDRS", "x"),
+        )
+        self.assertEqual(
+            (to.message, to.forward_path, to.destination, to.notify, to.orcpt),
+            (message.id, "a@else.test", "else.test", "NEVER", "rfc822;b"),
+        )
+        [stored] = self.store.messages
+        self.assertEqual(list(stored.targets), [self.queue.spool])
+        return_path, _, rest = stored.octets.partition(b"\r\n")
+        self.assertEqual(return_path, b"Return-Path: <anna@example.test>")
+        self.assertEqual(message.skip_octets, len(return_path) + 1)
+        self.assertEqual(message.size_octets, len(rest))
 
     def test_from_and_sender_must_be_own(self) -> None:
         for header, code in (
@@ -372,10 +391,10 @@ class DeviceTests(OfficeCase):
         )
         self.assertEqual(codes, [250, 250, 354, 550])
 
-    def test_own_domains_only(self) -> None:
+    def test_to_the_outside(self) -> None:
         client = self.device()
         client.send(b"MAIL FROM:<scanner@example.test>\r\n")
-        self.assertEqual(client.codes(rcpt("a@else.test")), [451])
+        self.assertEqual(client.codes(rcpt("a@else.test")), [250])
 
     def test_others_have_to_log_in(self) -> None:
         client = self.device(network="192.0.2.8")
@@ -651,6 +670,114 @@ class SocketTests(OfficeCase):
         self.assertEqual([r[:3] for r in replies], [b"250", b"252"] * sent)
 
 
+class QueueTests(OfficeCase):
+    """What goes on through the queue, instead of into mailboxes at once."""
+
+    def deliver(self, client: Connection, *to: str, header: bytes = b"") -> list[int]:
+        wire = MAIL + b"".join(map(rcpt, to)) + b"DATA\r\n" + header + MESSAGE
+        return client.codes(wire + b".\r\n")
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        return [
+            (row.destination, row.forward_path, row.original)
+            for _, rows, _ in self.queue.taken
+            for row in rows
+        ]
+
+    def test_strangers_reach_nobody_elsewhere(self) -> None:
+        self.assertEqual(self.mx().codes(MAIL + rcpt("a@else.test")), [250, 550])
+
+    def test_alias_that_leads_elsewhere(self) -> None:
+        targets = ["Carl@else.test", ANNA]
+        self.database.edit(lambda d: edits.add_alias(d, "both@example.test", targets))
+        codes = self.deliver(self.mx(), "both@example.test", "both@example.test")
+        self.assertEqual(codes, [250, 250, 250, 354, 250])
+        self.assertEqual(
+            self.rows(), [("else.test", "Carl@else.test", "both@example.test")]
+        )
+        self.assertFalse(self.queue.taken[0][2])  # not ours to sign
+        [stored] = self.store.messages
+        folders = [target.folder for target in stored.targets]
+        self.assertEqual(folders, [ANNA, self.queue.spool.folder])
+        self.assertNotIn(b"Delivered-To", stored.octets)
+
+    def test_copy_that_fails_beside_others_waits(self) -> None:
+        self.store.failing = {BERT}
+        codes = self.deliver(self.mx(), ANNA, "team@example.test")
+        self.assertEqual(codes, [250, 250, 250, 354, 250])
+        self.assertEqual(self.rows(), [("local", BERT, "team@example.test")])
+        [copy] = self.queue.kept
+        self.assertEqual(copy.target.folder, ANNA)
+        self.assertEqual(self.queue.taken[0][0].file, "kept")
+
+    def test_only_copy_that_fails_is_told(self) -> None:
+        self.store.failing = {BERT}
+        self.assertEqual(self.deliver(self.mx(), BERT), [250, 250, 354, 451])
+        self.assertEqual(self.queue.taken, [])
+
+    def test_no_promise_without_the_queue(self) -> None:
+        self.queue.failure = DeliveryFailed("full")
+        client = self.submission()
+        codes = client.codes(
+            b"MAIL FROM:<anna@example.test>\r\n"
+            + rcpt(ANNA)
+            + rcpt("a@else.test")
+            + b"DATA\r\n\r\n.\r\n"
+        )
+        self.assertEqual(codes, [250, 250, 250, 354, 452])
+        self.assertEqual(self.store.messages, [])
+
+    def test_spool_that_fails(self) -> None:
+        self.store.failing = {self.queue.spool.folder}
+        client = self.submission()
+        codes = client.codes(
+            b"MAIL FROM:<anna@example.test>\r\n"
+            + rcpt(ANNA)
+            + rcpt("a@else.test")
+            + b"DATA\r\n\r\n.\r\n"
+        )
+        self.assertEqual(codes[-1], 451)
+        self.assertEqual((self.store.messages, self.queue.taken), ([], []))
+
+    def test_success_that_is_to_be_reported(self) -> None:
+        client = self.mx()
+        codes = client.codes(
+            MAIL
+            + b"RCPT TO:<anna@example.test> NOTIFY=SUCCESS\r\n"
+            + b"DATA\r\n\r\n.\r\n"
+        )
+        self.assertEqual(codes, [250, 250, 354, 250])
+        self.assertEqual(self.rows(), [("local", ANNA, "")])
+        [stored] = self.store.messages
+        self.assertEqual(list(stored.targets), [self.queue.spool])
+
+    def test_priority(self) -> None:
+        self.database.edit(
+            lambda d: edits.add_alias(d, "far@example.test", ["a@else.test"])
+        )
+        for mail, header, priority in (
+            (MAIL, b"", Priority.LETTER),
+            (MAIL, b"Precedence: Bulk\r\n", Priority.BULK),
+            (MAIL, b"List-Unsubscribe: <x>\r\n", Priority.BULK),
+            (b"MAIL FROM:<>\r\n", b"", Priority.REPORT),
+        ):
+            client = self.mx()
+            client.send(mail + rcpt("far@example.test") + b"DATA\r\n" + header)
+            client.send(b"A: b\r\n\r\n\xe4\r\n.\r\n")
+            message = self.queue.taken[-1][0]
+            self.assertEqual(message.priority, priority, header)
+            self.assertTrue(message.eight_bit)
+            self.assertFalse(message.smtputf8)
+
+    def test_requiretls_needs_tls(self) -> None:
+        client = self.mx()
+        mail = b"MAIL FROM:<a@else.test> REQUIRETLS\r\n"
+        self.assertEqual(client.codes(mail), [530])
+        client = Connection(self.factory(), tls=True)
+        client.send(b"EHLO client.test\r\n")
+        self.assertEqual(client.codes(mail), [250])
+
+
 class LmtpTests(OfficeCase):
     def client(self) -> Connection:
         client = Connection(self.factory("lmtp"))
@@ -659,7 +786,7 @@ class LmtpTests(OfficeCase):
 
     def test_a_reply_for_each_recipient(self) -> None:
         client = self.client()
-        self.store.failure = PartlyDelivered([], {Target(BERT): DeliveryFailed("io")})
+        self.store.failing = {BERT}
         codes = client.codes(
             MAIL
             + b"".join(map(rcpt, (ANNA, "nobody@example.test", BERT, ANNA)))
