@@ -4,7 +4,7 @@ Made when root is dropped; nothing here knows of signals, ports or twistd.
 """
 
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -49,6 +49,8 @@ from mailsrv.smtp.policies import Policies
 from mailsrv.smtp.server import SmtpFactory
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
+from mailsrv.trust.dkim import Signer
+from mailsrv.trust.dkim_keys import KEYS_FOLDER
 
 log = Logger()
 
@@ -100,7 +102,7 @@ class Parts:
             reporter=Reporter(
                 settings.hostname, settings.queue.lifetime, router.is_own_domain
             ),
-            sign=_unsigned,
+            sign=Signer(settings.data / KEYS_FOLDER, time.time).sign,
             threads=self.threads,
             reactor=reactor,
             now=time.time,
@@ -252,10 +254,6 @@ class _Later:
 
     async def carry(self, parcel: Parcel) -> Outcome:
         return Outcome(same_for_all(parcel.recipients, "Not there yet", time.time))
-
-
-def _unsigned(header: bytes, body: Iterable[bytes]) -> bytes:
-    return b""
 
 
 async def _drain(service: Guest) -> None:

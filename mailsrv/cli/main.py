@@ -7,6 +7,7 @@ import click
 from mailsrv.cli.accounts import account_group
 from mailsrv.cli.addresses import alias_group, domain_group, group_group
 from mailsrv.cli.check_config import check_config
+from mailsrv.cli.dkim import dkim_group
 from mailsrv.cli.import_accounts import import_accounts
 from mailsrv.cli.log import log_group
 from mailsrv.cli.maildir import maildir_group
@@ -30,6 +31,7 @@ main.add_command(account_group)
 main.add_command(alias_group)
 main.add_command(group_group)
 main.add_command(domain_group)
+main.add_command(dkim_group)
 main.add_command(log_group)
 main.add_command(verify)
 main.add_command(maildir_group)

@@ -5,6 +5,7 @@ What exists is never changed, so it may be run again, to add an account for exam
 
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -24,6 +25,7 @@ from mailsrv.settings import Listener, LoginSettings
 from mailsrv.settings_file import SettingsError
 from mailsrv.store.folders import ensure_defaults
 from mailsrv.tls import authority
+from mailsrv.trust.dkim_keys import KEYS_FOLDER, KeyFolder, State
 
 PORTS = {
     "smtp": 25,
@@ -54,6 +56,7 @@ class Result:
     """What was set up, as ``--json`` prints it."""
 
     config: str
+    domain: str
     ca: str
     host: str  # where clients on this machine find the server
     ports: dict[str, int]
@@ -131,6 +134,7 @@ def set_up(
     with opened(settings) as database:
         accounts = [_account(database, name, settings.login) for name in addresses]
         _required_aliases(database, domain, addresses[0])
+        _dkim_keys(settings.data, domain)
         for name in addresses:
             home = settings.data / "mail" / name
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -138,7 +142,9 @@ def set_up(
     maildir = str(settings.data / "mail" / "{account}" / "Maildir")
     ca = str(folder / "tls" / "ca.pem")
     found = _ports(settings.listen) or ports
-    return Result(str(config), ca, _host(settings.listen), found, maildir, accounts)
+    return Result(
+        str(config), domain, ca, _host(settings.listen), found, maildir, accounts
+    )
 
 
 def _account(database: AccountDatabase, name: str, login: LoginSettings) -> NewAccount:
@@ -168,6 +174,13 @@ def _required_aliases(database: AccountDatabase, domain: str, target: str) -> No
         return directory
 
     database.edit(change)
+
+
+def _dkim_keys(data: Path, domain: str) -> None:
+    """Outgoing mail is signed; its records are for the domain's DNS."""
+    folder = KeyFolder(data / KEYS_FOLDER)
+    if not folder.keys(domain):
+        folder.make(domain, State.ACTIVE, time.time())
 
 
 def _certificates(folder: Path, domain: str, host: IPv4Address | IPv6Address) -> None:
@@ -274,6 +287,7 @@ def _table(result: Result) -> str:
         f"Settings     {result.config}",
         f"Authority    {result.ca} (import it into the client)",
         "Run          twistd -n mailsrv --config " + result.config,
+        f"DNS          mailsrv dkim show {result.domain} --config {result.config}",
         "",
         f"Incoming     IMAP   {host}  port {port.get('imaps')}  SSL/TLS"
         f"   or port {port.get('imap')}  STARTTLS",

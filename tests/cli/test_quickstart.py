@@ -40,7 +40,9 @@ class QuickstartTests(SynchronousTestCase):
     def test_json_has_what_scripts_need(self) -> None:
         made = self.json("--account", "anna", "--account", "ben", "--port-base", "7000")
         self.assertEqual(
-            set(made), {"config", "ca", "host", "ports", "maildir", "accounts"}, made
+            set(made),
+            {"config", "domain", "ca", "host", "ports", "maildir", "accounts"},
+            made,
         )
         self.assertEqual(
             made["ports"],
@@ -60,6 +62,15 @@ class QuickstartTests(SynchronousTestCase):
         self.assertGreater(len(ben["password"]), 15)
         self.assertNotEqual(anna["password"], ben["password"])
         self.assertIn("{account}", made["maildir"])
+
+    def test_mail_of_the_domain_will_be_signed(self) -> None:
+        config = self.json()["config"]
+        shown = CliRunner().invoke(main, ["dkim", "show", "--config", config, "--json"])
+        keys = json.loads(shown.output)
+        self.assertEqual([key["state"] for key in keys], ["active", "active"])
+        self.json("--account", "ben")
+        again = CliRunner().invoke(main, ["dkim", "show", "--config", config, "--json"])
+        self.assertEqual(json.loads(again.output), keys)
 
     def test_the_settings_are_good(self) -> None:
         self.json()
