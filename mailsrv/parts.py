@@ -43,10 +43,12 @@ from mailsrv.queue.reports import Reporter
 from mailsrv.queue.settling import rules, same_for_all
 from mailsrv.queue.turns import Turns
 from mailsrv.routing.router import Router
+from mailsrv.routing.srs import Srs
 from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
 from mailsrv.smtp.engine import ROLES, Role
 from mailsrv.smtp.policies import Policies
 from mailsrv.smtp.server import SmtpFactory
+from mailsrv.store import durable
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
 from mailsrv.trust.dkim import Signer
@@ -89,7 +91,11 @@ class Parts:
         self._smtp_limits = _limits(settings.smtp)
         self._imap_limits = _limits(settings.imap)
         self._pop3_limits = _limits(settings.pop3)
-        router = Router(self._live, plugins.providers(IRecipientResolver))
+        router = Router(
+            self._live,
+            plugins.providers(IRecipientResolver),
+            Srs(durable.secret(settings.data / "srs.secret"), time.time),
+        )
         self._queue = Queue(
             settings.data,
             rules(settings.queue),

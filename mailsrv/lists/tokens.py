@@ -7,17 +7,10 @@ way, and short, for its 64 octets.
 
 import base64
 import hmac
-import os
 import re
-import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from enum import StrEnum
-from pathlib import Path
 
-from mailsrv.store.durable import sync_folder
-
-KEY_OCTETS = 32
 MAC_OCTETS = 10  # 80 bits: 16 letters
 _DAY_S = 86400
 _TOKEN = re.compile(r"([0-9a-z]{1,12})-(?:([0-9a-z]{1,6})-)?([a-z2-7]{16})")
@@ -68,26 +61,6 @@ class Tokens:
         signed = f"{purpose} {row} {ends}".encode()
         digest = hmac.digest(self._key, signed, "sha256")[:MAC_OCTETS]
         return base64.b32encode(digest).decode().lower()
-
-
-def load_key(file: Path) -> bytes:
-    """Read the key, or make it at first. Blocking.
-
-    Whoever has it can unsubscribe others: for the server's user alone.
-    """
-    if not file.exists():
-        draft = file.with_name(f"{file.name}.{os.getpid()}")
-        fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, secrets.token_bytes(KEY_OCTETS))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        with suppress(FileExistsError):  # another process was as fast
-            os.link(draft, file)
-        draft.unlink()
-        sync_folder(file.parent)
-    return file.read_bytes()
 
 
 def _base36(number: int) -> str:

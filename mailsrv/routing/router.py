@@ -17,6 +17,7 @@ from mailsrv.accounts.directory import Account, Directory, Entry, MailingList
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.doors.guest import Asked, PluginFailed
 from mailsrv.routing import list_addresses
+from mailsrv.routing.srs import Srs, is_srs
 
 log = Logger()
 
@@ -139,15 +140,30 @@ def _together(address: str, destinations: Sequence[Destination]) -> Local:
 class Router:
     """`resolve` on the directory of the running server, after the resolvers."""
 
-    def __init__(self, live: LiveDirectory, resolvers: Sequence[Asked] = ()) -> None:
+    def __init__(
+        self,
+        live: LiveDirectory,
+        resolvers: Sequence[Asked] = (),
+        srs: Srs | None = None,
+    ) -> None:
+        """`srs`: None leaves the reverse-paths of what goes elsewhere as they are."""
         self._live = live
         self._resolvers = resolvers
+        self._srs = srs
 
     async def resolve(self, forward_path: str) -> Destination:
         """As the function; what was added just now is found as well.
 
         Raises `InvalidAddress`, `PluginFailed`, and what reading the database raises.
         """
+        local, _, domain = forward_path.rpartition("@")
+        if self._srs and is_srs(local) and self.is_own_domain(domain):
+            original = self._srs.back(local)
+            return (
+                Local(forward_path, outside=(original,))
+                if original
+                else (Unknown(forward_path))
+            )
         if self._resolvers and forward_path.lower() != POSTMASTER:
             address = parse(forward_path).canonical
             for resolver in self._resolvers:
@@ -195,9 +211,19 @@ class Router:
         """Whether a domain is ours, as was known a second ago."""
         return domain.lower() in self._live.current.domains
 
-    def forwarder(self, reverse_path: str) -> str | None:
-        """Return the reverse-path for what is forwarded elsewhere; None: as it is."""
-        return None
+    def forwarder(self, reverse_path: str, address: str) -> str | None:
+        """Return the reverse-path of what an address of ours leads to elsewhere.
+
+        None: it stays as it is.
+        """
+        sender_domain = reverse_path.rpartition("@")[2]
+        if self._srs is None or self.is_own_domain(sender_domain):
+            return None
+        domain = address.rpartition("@")[2].lower()
+        domains = self._live.current.domains
+        return self._srs.forward(
+            reverse_path, domain if domain in domains else next(iter(domains), domain)
+        )
 
     def exists(self, account: Account) -> bool:
         """Whether the account is still there, as was known a second ago."""

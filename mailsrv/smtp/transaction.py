@@ -212,8 +212,10 @@ class Transaction:
         if isinstance(destination, Outside):
             self._onward.outside(rcpt, destination.address)
             return
-        router, reverse_path = self._site.router, self.mail.reverse_path
-        self._onward.forwarded(rcpt, destination, router.forwarder(reverse_path))
+        reverse_path = self._site.router.forwarder(
+            self.mail.reverse_path, destination.address
+        )
+        self._onward.forwarded(rcpt, destination, reverse_path)
         for account in destination.accounts:
             self._accounts[account.folder] = account
             if "SUCCESS" in rcpt.notify:  # the queue delivers, and reports

@@ -4,12 +4,14 @@ Tests hand over a `Disk` of their own that fails where they want it to.
 """
 
 import os
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+_SECRET_OCTETS = 32
 NO_FOLLOW = os.O_NOFOLLOW | os.O_CLOEXEC
 AnyPath = str | bytes | Path
 
@@ -115,3 +117,22 @@ def read(path: Path, limit_octets: int) -> bytes:
     if len(content) > limit_octets:
         raise OSError(f"{path.name} is larger than {limit_octets} octets")
     return content
+
+
+def secret(path: Path, disk: Disk = DISK) -> bytes:
+    """Read a secret key; it is made at the first time, for the server's user alone."""
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        with suppress(FileNotFoundError):  # of a crash
+            draft.unlink()
+        fd = disk.create(draft)
+        try:
+            disk.write(fd, [secrets.token_bytes(_SECRET_OCTETS)])
+            disk.fsync(fd)
+        finally:
+            os.close(fd)
+        with suppress(FileExistsError):  # another process was as fast
+            disk.link(draft, path)
+        draft.unlink()
+        sync_folder(path.parent, disk)
+    return path.read_bytes()

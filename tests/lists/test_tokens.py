@@ -1,10 +1,8 @@
 """Tokens are good for one purpose and one row, and some for a time."""
 
-from pathlib import Path
-
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.lists.tokens import BadToken, Purpose, Tokens, load_key
+from mailsrv.lists.tokens import BadToken, Purpose, Tokens
 
 DAY_S = 86400.0
 
@@ -49,12 +47,3 @@ class TokensTests(SynchronousTestCase):
     def test_another_key(self) -> None:
         other = Tokens(b"j" * 32, lambda: self.now)
         self.refused(Purpose.BOUNCE, other.make(Purpose.BOUNCE, 7))
-
-    def test_key_is_made_once_and_for_us_alone(self) -> None:
-        folder = Path(self.mktemp())
-        folder.mkdir()
-        key = load_key(folder / "lists.key")
-        self.assertEqual(len(key), 32)
-        self.assertEqual(load_key(folder / "lists.key"), key)
-        self.assertEqual([p.name for p in folder.iterdir()], ["lists.key"])
-        self.assertEqual((folder / "lists.key").stat().st_mode & 0o777, 0o600)

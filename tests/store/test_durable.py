@@ -6,7 +6,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.store.durable import DISK, make_folders, read, replace
+from mailsrv.store.durable import DISK, make_folders, read, replace, secret
 from tests.store.faulty import FaultyDisk
 
 
@@ -64,3 +64,18 @@ class DurableTests(SynchronousTestCase):
         make_folders(self.folder / "a/b/c", disk)
         self.assertEqual(len(disk.calls), 3)
         self.assertEqual((self.folder / "a/b").stat().st_mode & 0o777, 0o700)
+
+    def test_a_secret_is_made_once_and_for_us_alone(self) -> None:
+        key = secret(self.path)
+        self.assertEqual(len(key), 32)
+        self.assertEqual(secret(self.path), key)
+        self.assertEqual(os.listdir(self.folder), ["file"])
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+        self.assertNotEqual(secret(self.folder / "other"), key)
+
+    def test_a_secret_that_is_not_durable_is_none(self) -> None:
+        for operation in ("create", "write", "fsync", "link"):
+            with self.assertRaises(OSError):
+                secret(self.path, FaultyDisk(operation, errno.EIO))
+            self.assertFalse(self.path.exists())
+        self.assertEqual(len(secret(self.path)), 32)
