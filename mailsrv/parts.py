@@ -235,6 +235,7 @@ class Parts:
         drains: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._imap.drain,
             self._pop3.drain,
+            self._queue.drain,
             *(factory.drain for factory in self._smtp.values()),
             *(partial(_drain, guest) for guest in self._guest_services),
         ]

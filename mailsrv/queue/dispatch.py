@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.queue.carrying import Carrier, Outcome, Parcel
@@ -32,6 +33,7 @@ from mailsrv.threads import Pool
 log = Logger()
 
 _IN_MEMORY = 2000  # rows that are kept as they come in
+_AT_A_TIME = 500  # lanes that are looked at in one turn of the reactor
 _BUG = "An error of this server"
 
 
@@ -89,9 +91,11 @@ class Dispatcher:
     async def start(self) -> None:
         """Begin with what the database has."""
         lanes = await self._reading.run(self._database.lanes)
-        self._running = True
-        for lane, at_utc in lanes:
+        for number, (lane, at_utc) in enumerate(lanes, 1):
             self._later(lane, at_utc)
+            if number % _AT_A_TIME == 0:  # others have their turn
+                await deferLater(self._reactor, 0)
+        self._running = True
         self._go()
 
     async def stop(self) -> None:
@@ -183,7 +187,9 @@ class Dispatcher:
         if not self._running:
             return
         now = self._now()
-        while self._times and self._times[0][0] <= now:
+        for _ in range(_AT_A_TIME):
+            if not self._times or self._times[0][0] > now:
+                break
             lane = heapq.heappop(self._times)[2]
             state = self._lanes.get(lane)
             if state is not None and state.due(now):
@@ -247,8 +253,9 @@ class Dispatcher:
         except Exception:
             state.loading = False
             raise
+        before = len(state.rows)  # others may have come meanwhile
         state.loaded(rows, all_=len(rows) < limit, now_utc=self._now())
-        self._rows += len(state.rows)
+        self._rows += len(state.rows) - before
         if (at := state.more_at_utc) is not None:
             state.more_at_utc = None
             self._later(lane, at)

@@ -13,6 +13,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -41,6 +42,7 @@ from mailsrv.threads import Threads
 
 log = Logger()
 
+_LAST_ATTEMPTS_S = 5.0  # to end, once their connections are cut
 _REPORT_AGAIN_S = 300.0  # when the disk refuses a report
 
 Sign = Callable[[bytes, Iterable[bytes]], bytes]
@@ -106,10 +108,17 @@ class Queue:
         )
         await self.dispatcher.start()
 
-    async def stop(self) -> None:
-        """Wait for the attempts that run, and close the rows."""
+    async def drain(self) -> None:
+        """Begin no more attempts, and wait for those that run."""
         if self.dispatcher is not None:
             await self.dispatcher.stop()
+
+    async def stop(self) -> None:
+        """Close the rows. An attempt that runs for too long is made again one day."""
+        drained = Deferred.fromCoroutine(self.drain())
+        drained.addTimeout(_LAST_ATTEMPTS_S, self._reactor)
+        drained.addErrback(lambda failure: log.warn("stops with attempts that run"))
+        await drained
         await self._threads.queue.run(self.database.close)
         os.close(self._lock_fd)
 
