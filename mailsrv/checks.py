@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from mailsrv.accounts import devices
 from mailsrv.dns.servers import parse_server
 from mailsrv.doors import plugin
+from mailsrv.relay import routes
 from mailsrv.settings import Settings
 from mailsrv.settings_file import Problem
 from mailsrv.store import pop3_uidl
@@ -60,6 +61,10 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     found += _data(settings)
     found += _trusted_networks(settings)
     found += _name_servers(settings)
+    found += [Problem(*wrong) for wrong in routes.problems(settings.relay.route)]
+    if not settings.queue.retry_after:
+        allowed = 'pauses, such as ["5m", "30m"]'
+        found.append(Problem("queue.retry_after", "is empty", allowed))
     found += plugin.problems(settings, IReactorTime(reactor))
     try:
         pop3_uidl.compiled(settings.store.pop3_uidl_format)

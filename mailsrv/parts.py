@@ -17,6 +17,7 @@ from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.connections import ConnectionLimits
+from mailsrv.dns.client import DnsResolver
 from mailsrv.doors.guest import Guest, PluginFailed
 from mailsrv.doors.plugin import Plugins
 from mailsrv.imap.server import ImapFactory
@@ -42,6 +43,7 @@ from mailsrv.queue.queue import Queue
 from mailsrv.queue.reports import Reporter
 from mailsrv.queue.settling import rules, same_for_all
 from mailsrv.queue.turns import Turns
+from mailsrv.relay.relay import Relay
 from mailsrv.routing.router import Router
 from mailsrv.routing.srs import Srs
 from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
@@ -51,6 +53,7 @@ from mailsrv.smtp.server import SmtpFactory
 from mailsrv.store import durable
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
+from mailsrv.tls.peer import Opportunistic
 from mailsrv.trust.dkim import Signer
 from mailsrv.trust.dkim_keys import KEYS_FOLDER
 
@@ -113,6 +116,19 @@ class Parts:
             reactor=reactor,
             now=time.time,
         )
+        self._resolver = DnsResolver(
+            settings.dns, threads=self.threads, reactor=reactor
+        )
+        self._relay = Relay(
+            settings.relay,
+            hostname=settings.hostname,
+            listeners=settings.listen,
+            resolver=self._resolver,
+            policies=Opportunistic(),
+            reading=self.threads.read,
+            reactor=reactor,
+            now=time.time,
+        )
         self._carriers = Carriers(
             local=LocalCarrier(
                 router,
@@ -123,7 +139,7 @@ class Parts:
                 now=time.time,
             ),
             list_=_Later(),
-            relay=_Later(),
+            relay=self._relay,
         )
         policies = Policies(
             plugins.providers(ISenderPolicy),
@@ -201,6 +217,8 @@ class Parts:
         """Hand new settings to all, and read the accounts again."""
         self._authenticator.settings = settings.login
         self._mail_store.settings = settings.store
+        self._resolver.use(settings.dns)
+        self._relay.use(settings.relay)
         self._queue.rules = rules(settings.queue)
         self._queue.turns.most = settings.queue.max_deliveries
         most_of_route = settings.queue.max_deliveries_per_destination
@@ -247,6 +265,7 @@ class Parts:
     async def stop(self) -> None:
         """Close what is open. Call it after `drain`."""
         self._live.stop()
+        await self._relay.stop()
         await self._queue.stop()
         await self._mail_store.stop()
         self.threads.stop()

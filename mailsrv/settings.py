@@ -294,6 +294,44 @@ class QueueSettings:
     )
 
 
+RouteTls = Literal["never", "opportunistic", "require", "implicit"]
+
+
+@attrs.frozen(kw_only=True)
+class RelayRoute:
+    """``[[relay.route]]``: another way than MX; the first that fits is taken."""
+
+    to: str = attrs.field(
+        metadata={
+            "doc": "HOST:PORT of a smarthost, lmtp:HOST:PORT or lmtp:unix:/PATH of a "
+            "mail store, or mx"
+        }
+    )
+    recipient_domain: str | None = key(None, "only for mail to this domain")
+    sender_domain: str | None = key(None, "only for mail from this domain")
+    tls: RouteTls | None = key(
+        None,
+        "implicit is TLS from the first octet; with require and implicit the "
+        "certificate is verified; without it: require, to LMTP opportunistic",
+    )
+    login: str | None = key(None, "name to log in with")
+    password_file: Path | None = key(
+        None, "file of mode 0600 with the password alone, read at each log-in"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class RelaySettings:
+    """``[relay]``: the way to other servers."""
+
+    private_addresses: bool = key(
+        False, "send to MX hosts whose addresses are private, as in a lab"
+    )
+    route: list[RelayRoute] = attrs.field(
+        factory=list, metadata={"doc": "ways other than MX"}
+    )
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The whole file. Relative paths are taken from the file's folder."""
@@ -313,6 +351,7 @@ class Settings:
     login: LoginSettings = LoginSettings()
     queue: QueueSettings = QueueSettings()
     dns: DnsSettings = DnsSettings()
+    relay: RelaySettings = RelaySettings()
     log: LogSettings = LogSettings()
     plugin: list[PluginSettings] = attrs.field(
         factory=list, metadata={"doc": "what is asked beside the built-in rules"}

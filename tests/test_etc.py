@@ -22,6 +22,7 @@ FILE = ROOT / "etc" / "mailsrv.toml"
 NO_DEFAULT = {"version", "hostname", "data", "user", "listen", "tls.certificate"}
 AS_EXAMPLE = {
     "plugin",
+    "relay.route",
     "smtp.trusted_networks",
 }  # in comments: there is none that every office has
 
