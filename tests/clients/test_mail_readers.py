@@ -36,11 +36,16 @@ class ReaderCase(ImapCase):
         }
 
     def eventually(self, what: str, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WAIT_S
+        if not self.soon(condition, WAIT_S):
+            raise AssertionError(f"never: {what}")
+
+    def soon(self, condition: Callable[[], bool], wait_s: float) -> bool:
+        deadline = time.monotonic() + wait_s
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"never: {what}")
+                return False
             time.sleep(0.1)
+        return True
 
     def search(self, mailbox: str, *keys: str) -> list[bytes]:
         self.client.select(mailbox, readonly=True)
@@ -166,7 +171,12 @@ class AercTests(ReaderCase):
                 keys, lambda: len(self.search(mailbox, *(search or ("ALL",)))) == count
             )
 
-        do(":flag\n", "INBOX", "FLAGGED")
+        def flagged() -> bool:
+            terminal.press(":flag\n")
+            return self.soon(lambda: len(self.search("INBOX", "FLAGGED")) == 1, 5)
+
+        # It shows its list before it takes commands; this one may be given again.
+        self.eventually(":flag", flagged)
         do(":read\n", "INBOX", "SEEN")
         do(":cp Neu\n", "Neu")
         do(":mv Archive\n", "Archive")
