@@ -455,7 +455,10 @@ def _resumed(
         while True:
             try:
                 result = yield waiting
-            except BaseException as error:  # also GeneratorExit: all go in there
+            except GeneratorExit:
+                started.close()
+                raise
+            except BaseException as error:  # all others go in there
                 waiting = started.throw(error)
             else:
                 waiting = started.send(result)
