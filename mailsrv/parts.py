@@ -37,6 +37,7 @@ from mailsrv.interfaces import (
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.server import Pop3Factory
 from mailsrv.queue.carrying import Outcome, Parcel
+from mailsrv.queue.control import Control
 from mailsrv.queue.dispatch import Carriers
 from mailsrv.queue.local import LocalCarrier
 from mailsrv.queue.queue import Queue
@@ -129,6 +130,8 @@ class Parts:
             reactor=reactor,
             now=time.time,
         )
+        self._data = settings.data
+        self._control = Control(self._queue, time.time, reactor)
         self._carriers = Carriers(
             local=LocalCarrier(
                 router,
@@ -212,6 +215,7 @@ class Parts:
         await self._mail_store.start()
         await self._mail_store.accounts_changed(self._live.current.accounts())
         await self._queue.start(self._carriers)
+        self._control.start(self._data)
 
     async def use(self, settings: Settings) -> None:
         """Hand new settings to all, and read the accounts again."""
@@ -265,6 +269,7 @@ class Parts:
     async def stop(self) -> None:
         """Close what is open. Call it after `drain`."""
         self._live.stop()
+        await self._control.stop()
         await self._relay.stop()
         await self._queue.stop()
         await self._mail_store.stop()

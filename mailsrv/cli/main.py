@@ -12,6 +12,7 @@ from mailsrv.cli.import_accounts import import_accounts
 from mailsrv.cli.log import log_group
 from mailsrv.cli.maildir import maildir_group
 from mailsrv.cli.plugins import plugins
+from mailsrv.cli.queue import queue_group
 from mailsrv.cli.quickstart import quickstart
 from mailsrv.cli.verify import verify
 
@@ -32,6 +33,7 @@ main.add_command(alias_group)
 main.add_command(group_group)
 main.add_command(domain_group)
 main.add_command(dkim_group)
+main.add_command(queue_group)
 main.add_command(log_group)
 main.add_command(verify)
 main.add_command(maildir_group)

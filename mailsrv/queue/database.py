@@ -36,7 +36,10 @@ _READ_RECIPIENT = ", ".join(
     ["m.id", *(f"r.{name}" for name in (*_RECIPIENT, *_ANSWER)), "r.id"]
 )
 _READ_MESSAGE = ", ".join(f"m.{name}" for name in _MESSAGE)
-_JOINED = " FROM recipient r JOIN message m ON m.number = r.message"
+_SELECT_PAIRS = (
+    f"SELECT {_READ_MESSAGE}, {_READ_RECIPIENT} FROM recipient r"  # noqa: S608
+    " JOIN message m ON m.number = r.message"
+)
 
 
 def _insert(table: str, columns: Sequence[str]) -> str:
@@ -130,16 +133,12 @@ class QueueDatabase:
 
     def waiting(self, lane: Lane, limit: int) -> list[tuple[Message, Recipient]]:
         """Return the first of a lane, due or not, in the order of their times."""
-        rows = self._rows(
-            f"SELECT {_READ_MESSAGE}, {_READ_RECIPIENT}"  # noqa: S608  # constants
-            " FROM recipient r INDEXED BY recipient_lane"
-            " JOIN message m ON m.number = r.message"
-            " WHERE r.priority = ? AND r.destination = ? AND r.sender = ?"
-            " AND r.next_at_utc NOT NULL ORDER BY r.next_at_utc, r.id LIMIT ?",
+        return self._pairs(
+            f"{_SELECT_PAIRS} WHERE r.priority = ? AND r.destination = ?"
+            " AND r.sender = ? AND r.next_at_utc NOT NULL"
+            " ORDER BY r.next_at_utc, r.id LIMIT ?",
             (lane.priority, lane.destination, lane.sender, limit),
         )
-        split = len(_MESSAGE)
-        return [(_message(row[:split]), _recipient(row[split:])) for row in rows]
 
     def message(self, id: str) -> Message | None:
         """Return a message by its id."""
@@ -147,15 +146,15 @@ class QueueDatabase:
         rows = self._rows(query, (id,))
         return _message(rows[0]) if rows else None
 
-    def recipients(self, wanted: Filter, limit: int = -1) -> list[Recipient]:
-        """Return the recipients that a filter means, by message in order of arrival."""
+    def find(
+        self, wanted: Filter, limit: int = -1, after: int = 0
+    ) -> list[tuple[Message, Recipient]]:
+        """Return what a filter means, by age; `after` the row of that id."""
         where, values = _where(wanted)
-        rows = self._rows(
-            f"SELECT {_READ_RECIPIENT}{_JOINED}"  # constants
-            f" WHERE {where} ORDER BY r.message, r.id LIMIT ?",
-            (*values, limit),
+        return self._pairs(
+            f"{_SELECT_PAIRS} WHERE {where} AND r.id > ? ORDER BY r.id LIMIT ?",
+            (*values, after, limit),
         )
-        return [_recipient(row) for row in rows]
 
     def files(self) -> set[str]:
         """Return the files of all messages: others in the spool are left-overs."""
@@ -172,6 +171,15 @@ class QueueDatabase:
         # Any: columns of all types.
         with self._reading:
             return self._reader.execute(query, values).fetchall()
+
+    def _pairs(
+        self, query: str, values: Sequence[object]
+    ) -> list[tuple[Message, Recipient]]:
+        split = len(_MESSAGE)
+        return [
+            (_message(row[:split]), _recipient(row[split:]))
+            for row in self._rows(query, values)
+        ]
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -133,19 +133,21 @@ class Dispatcher:
                 self._later(own, recipient.next_at_utc)
         self._go()
 
-    def is_in_flight(self, recipient: Recipient) -> bool:
-        """Whether a recipient is being delivered to just now."""
-        return recipient.id in self._in_flight
+    def claim(self, rows: Iterable[Waiting]) -> list[Waiting]:
+        """Keep recipients from being sent to until they have `changed`.
+
+        Returns those that are not being sent to already.
+        """
+        free = [row for row in rows if row[1].id not in self._in_flight]
+        self._release({recipient.id for _, recipient in free})
+        for message, recipient in free:
+            self._state(_lane(message, recipient)).claimed.add(recipient.id)
+        return free
 
     def changed(self, changes: Iterable[tuple[Message, Result]]) -> None:
-        """Take note of what an admin has made durable; none of it was in flight."""
+        """Take note of what an admin has made durable of what he has claimed."""
         changes = list(changes)
-        ids = {result.recipient.id for _, result in changes}
-        for lane, state in list(self._lanes.items()):
-            before = len(state.rows)
-            state.release(ids)
-            self._rows -= before - len(state.rows)
-            self._sweep(lane, state)
+        self._release({result.recipient.id for _, result in changes})
         for message, result in changes:
             if result.next_at_utc is not None:
                 self._later(_lane(message, result.recipient), result.next_at_utc)
@@ -175,6 +177,13 @@ class Dispatcher:
         if state.later(at_utc):
             self._entered += 1  # lanes need not be compared
             heapq.heappush(self._times, (at_utc, self._entered, lane))
+
+    def _release(self, ids: set[int]) -> None:
+        for lane, state in list(self._lanes.items()):
+            before = len(state.rows)
+            state.release(ids)
+            self._rows -= before - len(state.rows)
+            self._sweep(lane, state)
 
     def _sweep(self, lane: Lane, state: LaneState) -> None:
         if state.empty:

@@ -7,10 +7,11 @@ dispatcher.
 
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -21,7 +22,7 @@ from mailsrv.mailboxes.store import MailStore
 from mailsrv.queue import reports
 from mailsrv.queue.addressing import Addressing
 from mailsrv.queue.carrying import Outcome, Parcel
-from mailsrv.queue.database import QueueDatabase, QueueUnavailable
+from mailsrv.queue.database import Filter, QueueDatabase, QueueUnavailable
 from mailsrv.queue.dispatch import Carriers, Dispatcher
 from mailsrv.queue.reports import Reporter
 from mailsrv.queue.settling import Rules, settle
@@ -180,6 +181,42 @@ class Queue:
             self.spooled.remove([entry[0].file])
         return id if entries else ""
 
+    # What an admin does
+
+    async def find(
+        self, wanted: Filter, limit: int, after: int = 0
+    ) -> list[tuple[Message, Recipient]]:
+        """As the database."""
+        read = partial(self.database.find, wanted, limit, after)
+        return await self._threads.read.run(read)
+
+    async def change(
+        self,
+        rows: Sequence[tuple[Message, Recipient]],
+        result: Callable[[Message, Recipient], Result],
+    ) -> int:
+        """Give recipients new states, and tell senders who are to hear of it.
+
+        Those that are being sent to just now stay as they are: returns how many were
+        changed. Raises StoreError.
+        """
+        dispatcher = self.dispatcher
+        if dispatcher is None:
+            return 0
+        rows = dispatcher.claim(rows)
+        changes = [(message, result(message, recipient)) for message, recipient in rows]
+        try:
+            new: list[Entry] = []
+            for message, group in _by_message(changes):
+                new += await self.reports(message, group)
+            entries = await self._writer.write(new, [one for _, one in changes])
+        except BaseException:
+            dispatcher.changed((m, _as_before(one)) for m, one in changes)
+            raise
+        dispatcher.changed(changes)
+        self._added(entries)
+        return len(changes)
+
     def _id(self) -> str:
         self._made += 1
         return f"{int(self._now() * 1000):x}.queue.{self._made}"
@@ -312,6 +349,19 @@ def _without_report(result: Result, now_utc: float) -> Result:
         again_at = now_utc + _REPORT_AGAIN_S
         return replace(result, state=State.WAITING, next_at_utc=again_at)
     return replace(result, warned=False)
+
+
+def _by_message(
+    changes: Iterable[tuple[Message, Result]],
+) -> Iterator[tuple[Message, list[Result]]]:
+    for _, group in groupby(changes, key=lambda change: change[0].id):
+        found = list(group)
+        yield found[0][0], [result for _, result in found]
+
+
+def _as_before(result: Result) -> Result:
+    recipient = result.recipient
+    return replace(result, state=recipient.state, next_at_utc=recipient.next_at_utc)
 
 
 def _lock(path: Path) -> int:

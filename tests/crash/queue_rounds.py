@@ -119,7 +119,7 @@ class QueueRounds:
     def waiting(self) -> int:
         database = QueueDatabase(self.server.folder / "data" / "queue.sqlite")
         try:
-            return len(database.recipients(Filter(), 1000))
+            return len(database.find(Filter(), 1000))
         finally:
             database.close()
 

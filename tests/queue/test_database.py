@@ -19,7 +19,7 @@ from mailsrv.queue.values import (
     Result,
     State,
 )
-from tests.queue.values import NOW, SENDER, answer, entry, message, recipient
+from tests.queue.values import NOW, SENDER, answer, entry, message, recipient, rows
 
 FAR = Lane(Priority.LETTER, "far.test", SENDER)
 
@@ -65,13 +65,13 @@ class DatabaseTests(SynchronousTestCase):
         lane = Lane(Priority.BULK, "far.test", SENDER)
         self.assertEqual(self.database.waiting(lane, 9), [(sent, added)])
         self.assertEqual(self.database.message("m1"), sent)
-        self.assertEqual(self.database.recipients(Filter()), [added])
+        self.assertEqual(rows(self.database, Filter()), [added])
 
     def test_survives_a_restart(self) -> None:
         added = self.add(entry())
         self.database.close()
         self.database = QueueDatabase(self.path)
-        self.assertEqual(self.database.recipients(Filter()), added)
+        self.assertEqual(rows(self.database, Filter()), added)
 
     def test_file_is_for_its_owner_alone(self) -> None:
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
@@ -86,11 +86,11 @@ class DatabaseTests(SynchronousTestCase):
         self.assertEqual(
             self.settle(Result(one, State.DELIVERED, None, answer(250))), []
         )
-        self.assertEqual(len(self.database.recipients(Filter())), 2)
+        self.assertEqual(len(rows(self.database, Filter())), 2)
         self.assertEqual(
             self.settle(Result(two, State.FAILED, None, answer(550))), ["m1.file"]
         )
-        self.assertEqual(self.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.database, Filter()), [])
         self.assertIsNone(self.database.message("m1"))
         self.assertEqual(self.database.files(), set())
 
@@ -107,20 +107,20 @@ class DatabaseTests(SynchronousTestCase):
         [one] = self.add(entry())
         held = Result(one, State.HELD, None, None, attempted=False)
         self.assertEqual(self.settle(held), [])
-        [found] = self.database.recipients(Filter(state=State.HELD))
+        [found] = rows(self.database, Filter(state=State.HELD))
         self.assertEqual((found.state, found.attempts), (State.HELD, 0))
         self.assertEqual(self.database.lanes(), [])
 
     def test_new_attempt(self) -> None:
         [one] = self.add(entry())
         self.settle(Result(one, State.WAITING, NOW + 60, answer(451), warned=True))
-        [found] = self.database.recipients(Filter())
+        [found] = rows(self.database, Filter())
         expected = replace(
             one, next_at_utc=NOW + 60, answer=answer(451), attempts=1, warned=True
         )
         self.assertEqual(found, expected)
         self.settle(Result(found, State.WAITING, NOW + 90, None))
-        [found] = self.database.recipients(Filter())
+        [found] = rows(self.database, Filter())
         self.assertEqual((found.warned, found.answer), (True, answer(451)))
 
     def test_ids_are_not_used_again(self) -> None:
@@ -134,14 +134,14 @@ class DatabaseTests(SynchronousTestCase):
         [one] = self.add((sent, (recipient(),)))
         self.settle(Result(one, State.DELIVERED, None, None))
         self.assertEqual(self.add((replace(sent, id="m2"), (recipient(),))), [])
-        self.assertEqual(self.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.database, Filter()), [])
 
     def test_all_or_nothing(self) -> None:
         [one] = self.add(entry())
         done = Result(one, State.DELIVERED, None, None)
         with self.assertRaises(sqlite3.IntegrityError):
             self.database.write([entry("m2"), entry("m1")], [done])
-        self.assertEqual(self.database.recipients(Filter()), [one])
+        self.assertEqual(rows(self.database, Filter()), [one])
 
     def test_lanes_and_what_waits_in_them(self) -> None:
         late = recipient("late@far.test", next_at_utc=NOW + 9)
@@ -171,7 +171,7 @@ class DatabaseTests(SynchronousTestCase):
             (Filter(destination="far.test", message="m2"), ["c@far.test"]),
             (Filter(state=State.HELD), []),
         ):
-            found = [r.forward_path for r in self.database.recipients(wanted)]
+            found = [r.forward_path for r in rows(self.database, wanted)]
             self.assertEqual(found, addresses, wanted)
         self.assertEqual(self.database.counts(), {State.WAITING: 4})
 
@@ -191,33 +191,33 @@ class ModelTests(SynchronousTestCase):
     def test_rows_and_files(self, steps: list[tuple[int, int, State]]) -> None:
         database = QueueDatabase(Path(self.mktemp()))
         self.addCleanup(database.close)
-        rows: dict[int, tuple[str, State, Recipient]] = {}
+        known: dict[int, tuple[str, State, Recipient]] = {}
         number = 0
         for kind, which, state in steps:
-            if kind == 0 or not rows:
+            if kind == 0 or not known:
                 number += 1
                 sent = replace(message(f"m{number}"), file=f"file{number % 2}")
                 to = (recipient(of=sent.id), recipient("b@near.test", sent.id))
                 [(_, added)] = database.write([(sent, to)], ())[0]
-                rows |= {r.id: (sent.file, r.state, r) for r in added}
+                known |= {r.id: (sent.file, r.state, r) for r in added}
                 continue
-            id = sorted(rows)[which % len(rows)]
-            file, _, row = rows[id]
+            id = sorted(known)[which % len(known)]
+            file, _, row = known[id]
             at = NOW if state is State.WAITING else None
             _, files = database.write((), [Result(row, state, at, None)])
-            rows[id] = (file, state, row)
+            known[id] = (file, state, row)
             open_ = {State.WAITING, State.HELD}
             done = {
                 r.message
-                for _, _, r in rows.values()
+                for _, _, r in known.values()
                 if not any(
-                    s in open_ for _, s, o in rows.values() if o.message == r.message
+                    s in open_ for _, s, o in known.values() if o.message == r.message
                 )
             }
-            gone = {f for f, _, r in rows.values() if r.message in done}
-            rows = {i: v for i, v in rows.items() if v[2].message not in done}
-            left = {f for f, _, _ in rows.values()}
+            gone = {f for f, _, r in known.values() if r.message in done}
+            known = {i: v for i, v in known.items() if v[2].message not in done}
+            left = {f for f, _, _ in known.values()}
             self.assertEqual(set(files), gone - left)
             self.assertEqual(database.files(), left)
-            found = {r.id: r.state for r in database.recipients(Filter())}
-            self.assertEqual(found, {i: s for i, (_, s, _) in rows.items()})
+            found = {r.id: r.state for r in rows(database, Filter())}
+            self.assertEqual(found, {i: s for i, (_, s, _) in known.items()})

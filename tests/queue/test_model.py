@@ -11,7 +11,7 @@ from mailsrv.queue.schedule import Schedule
 from mailsrv.queue.settling import Rules
 from mailsrv.queue.values import Result, State
 from tests.queue.office import QueueCase
-from tests.queue.values import message, recipient
+from tests.queue.values import message, recipient, rows
 
 DOMAINS = ("a.test", "b.test", "c.test")
 PATIENT = Rules(Schedule((60, 600), 1e9), 1e9)
@@ -62,7 +62,7 @@ class ModelTests(QueueCase):
                 break
             self.clock.advance(100)
             self.settle()
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
         self.assertEqual(self.delivered, Counter(self.taken))
         self.assertEqual(self.dispatcher_rests(), (0, {}, 0, {}))
 
@@ -129,19 +129,16 @@ class ModelTests(QueueCase):
 
     def do_change(self, which: int, later: bool) -> None:
         """An admin has a recipient tried again, now or later."""
-        dispatcher = self.queue.dispatcher
-        assert dispatcher is not None
-        rows = self.queue.database.recipients(Filter(state=State.WAITING))
-        rows = [row for row in rows if not dispatcher.is_in_flight(row)]
-        if not rows:
-            return
-        row = rows[which % len(rows)]
-        at = self.clock.seconds() + 50 * later
-        result = Result(row, State.WAITING, at, None, attempted=False)
-        self.queue.database.write((), [result])
-        sent = self.queue.database.message(row.message)
-        assert sent is not None
-        dispatcher.changed([(sent, result)])
+        held, self.threads.read_jobs.held = self.threads.read_jobs.held, False
+        found = self.queue.database.find(Filter(state=State.WAITING))
+        if found:
+            row = found[which % len(found)]
+            at = self.clock.seconds() + 50 * later
+            changing = self.queue.change(
+                [row], lambda _, r: Result(r, State.WAITING, at, None, attempted=False)
+            )
+            self.wait(changing)
+        self.threads.read_jobs.held = held
 
 
 def id_of(case: ModelTests) -> str:

@@ -13,7 +13,7 @@ from mailsrv.queue.queue import QueueInUse
 from mailsrv.queue.values import Answer, Message, Priority, State
 from mailsrv.store.values import DeliveryFailed
 from tests.queue.office import ANNA, QueueCase
-from tests.queue.values import message, recipient
+from tests.queue.values import message, recipient, rows
 
 BERT = "bert@example.test"
 
@@ -27,14 +27,14 @@ class TakingTests(QueueCase):
         self.assertEqual(len(self.spool_files()), 1)
         self.far.answer(250)
         self.settle()
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
         self.assertEqual(self.spool_files(), [])
 
     def test_waits_and_is_tried_again(self) -> None:
         self.send("carl@far.test")
         self.far.answer(451)
         self.settle()
-        [row] = self.queue.database.recipients(Filter())
+        [row] = rows(self.queue.database, Filter())
         self.assertEqual((row.attempts, row.state), (1, State.WAITING))
         self.clock.advance(45)
         self.settle()
@@ -44,7 +44,7 @@ class TakingTests(QueueCase):
         self.assertEqual(len(self.far.carried), 2)
         self.far.answer(250)
         self.settle()
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
 
     def test_recipients_of_one_domain_go_together(self) -> None:
         self.send("a@far.test", "b@far.test", "c@near.test")
@@ -52,7 +52,7 @@ class TakingTests(QueueCase):
         self.assertEqual(sizes, [1, 2])
         self.far.answer(250, 451)
         self.settle()
-        left = self.queue.database.recipients(Filter(state=State.WAITING))
+        left = rows(self.queue.database, Filter(state=State.WAITING))
         found = sorted(r.forward_path for r in left)
         self.assertEqual(found, ["b@far.test", "c@near.test"])
 
@@ -136,11 +136,11 @@ class TakingTests(QueueCase):
         self.queue._writer._write = broken  # type: ignore[assignment]
         self.far.answer(250)
         self.settle()
-        self.assertEqual(len(self.queue.database.recipients(Filter())), 1)
+        self.assertEqual(len(rows(self.queue.database, Filter())), 1)
         self.queue._writer._write = write
         self.clock.advance(5)
         self.settle()
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
         self.assertEqual(len(self.far.carried), 1)
         self.assertEqual(len(self.flushLoggedErrors(sqlite3.OperationalError)), 1)
 
@@ -183,7 +183,7 @@ class RestartTests(QueueCase):
         self.successResultOf(stopping)
         self.queue = self.opened()
         self.start()
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
 
 
 class FairnessTests(QueueCase):
@@ -197,7 +197,7 @@ class FairnessTests(QueueCase):
             seen += [r.forward_path for r in parcel.recipients]
             self.settle()
         self.assertEqual(sorted(seen), sorted(r.forward_path for r in to))
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
 
     def test_letter_does_not_wait_for_a_newsletter(self) -> None:
         file = self.spooled(b"\nnews\n")
@@ -247,7 +247,7 @@ class LocalTests(QueueCase):
         self.accounts.edit(lambda d: edits.set_quota(d, BERT, 1))
         self.clock.advance(2)  # until that is known
         self.send(BERT)
-        [row] = self.queue.database.recipients(Filter())
+        [row] = rows(self.queue.database, Filter())
         assert row.answer is not None
         self.assertEqual(row.answer.enhanced_code, "4.2.2")
         self.accounts.edit(lambda d: edits.set_quota(d, BERT, None))
@@ -269,7 +269,7 @@ class LocalTests(QueueCase):
         self.queue._writer._write = killed  # type: ignore[assignment]
         self.send(BERT)
         self.assertEqual(len(self.mails(BERT)), 1)
-        [row] = self.queue.database.recipients(Filter())
+        [row] = rows(self.queue.database, Filter())
         self.assertEqual(row.state, State.WAITING)
         self.flushLoggedErrors(sqlite3.OperationalError)
         # A second queue over the same folder, as after a kill.
@@ -283,7 +283,7 @@ class LocalTests(QueueCase):
         self.start()
         self.settle()
         self.assertEqual(len(self.mails(BERT)), 1)
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
 
     def test_account_that_is_gone_is_reported(self) -> None:
         file = self.spooled(b"Subject: x\n\ntext\n")
@@ -305,7 +305,7 @@ class ReportTests(QueueCase):
         self.assertIn(b"c@far.test", octets)
         self.assertNotIn(b"b@far.test", octets)
         self.assertIn(b"Subject: x", octets)
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
 
     def test_report_of_a_report_is_never_made(self) -> None:
         file = self.spooled(b"Subject: x\n\ntext\n")
@@ -314,7 +314,7 @@ class ReportTests(QueueCase):
         self.far.answer(550)
         self.settle()
         self.assertEqual(self.mails(), [])
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
 
     def test_delay_is_told_once_and_then_the_end(self) -> None:
         self.send("a@far.test")
@@ -324,7 +324,7 @@ class ReportTests(QueueCase):
             self.settle()
             self.clock.advance(300)
             self.settle()
-        self.assertEqual(self.queue.database.recipients(Filter()), [])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
         mails = self.mails()
         actions = sorted(
             line
@@ -354,7 +354,7 @@ class ReportTests(QueueCase):
         self.mail_store.deliver = full  # type: ignore[assignment,method-assign]
         self.far.answer(550)
         self.settle()
-        [row] = self.queue.database.recipients(Filter())
+        [row] = rows(self.queue.database, Filter())
         self.assertEqual(row.state, State.WAITING)
         self.mail_store.deliver = deliver  # type: ignore[method-assign]
         self.clock.advance(301)
@@ -370,7 +370,7 @@ class CarrierTests(QueueCase):
         self.send("a@far.test")
         self.far.waiting.pop()[1].errback(ValueError("a bug"))
         self.settle()
-        [row] = self.queue.database.recipients(Filter())
+        [row] = rows(self.queue.database, Filter())
         assert row.answer is not None
         self.assertEqual((row.state, row.answer.code), (State.WAITING, 451))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

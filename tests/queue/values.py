@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from mailsrv.queue.database import Filter, QueueDatabase
 from mailsrv.queue.values import (
     Answer,
     Entry,
@@ -37,3 +38,8 @@ def entry(id: str = "m1", *addresses: str, **changes: Any) -> Entry:
 def answer(code: int, text: str = "said", **changes: Any) -> Answer:
     plain = Answer(code, f"{code // 100}.0.0", text, NOW, peer="mx.far.test")
     return replace(plain, **changes)
+
+
+def rows(database: QueueDatabase, wanted: Filter) -> list[Recipient]:
+    """What an admin would find."""
+    return [found for _, found in database.find(wanted)]

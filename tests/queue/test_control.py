@@ -1,0 +1,140 @@
+"""What other programs may ask of the queue."""
+
+import json
+from base64 import b64encode
+from typing import Any
+
+from twisted.internet.testing import StringTransport
+
+from mailsrv.queue.control import MAX_LINE, Control, _Session
+from mailsrv.queue.database import Filter
+from mailsrv.queue.values import State
+from tests.queue.office import ANNA, QueueCase
+from tests.queue.values import rows
+
+
+class ControlTests(QueueCase):
+    def setUp(self) -> None:
+        super().setUp()
+        control = Control(self.queue, self.clock.seconds, self.clock)
+        self.transport = StringTransport()
+        self.session = _Session(control)
+        self.session.makeConnection(self.transport)
+
+    def ask(self, request: object) -> Any:
+        # Any: an answer of any kind.
+        return self.said(json.dumps(request).encode() + b"\n")[0]
+
+    def said(self, octets: bytes) -> list[Any]:
+        self.session.dataReceived(octets)
+        self.settle()
+        lines = self.transport.value().splitlines()
+        self.transport.clear()
+        return [json.loads(line) for line in lines]
+
+    def states(self) -> dict[str, str]:
+        found = rows(self.queue.database, Filter())
+        return {r.forward_path: str(r.state) for r in found}
+
+    def waiting(self, *addresses: str) -> None:
+        self.send(*addresses)
+        while self.far.waiting:
+            self.far.answer(451)
+            self.settle()
+
+    def test_hold_and_release(self) -> None:
+        self.waiting("a@far.test", "b@near.test")
+        answer = self.ask({"do": "hold", "where": {"recipient": "A@FAR"}})
+        self.assertEqual(answer, {"done": 1, "busy": 0})
+        self.assertEqual(
+            self.states(), {"a@far.test": "held", "b@near.test": "waiting"}
+        )
+        self.clock.advance(100)
+        self.settle()
+        [(parcel, _)] = self.far.waiting
+        self.assertEqual(parcel.destination, "near.test")
+        self.ask({"do": "release", "where": {"state": "held"}})
+        self.assertEqual(self.far.waiting[-1][0].destination, "far.test")
+
+    def test_retry(self) -> None:
+        self.waiting("a@far.test")
+        self.ask({"do": "retry", "all": True})
+        self.assertEqual(len(self.far.waiting), 1)
+
+    def test_what_is_being_sent_is_left_alone(self) -> None:
+        self.send("a@far.test")
+        answer = self.ask({"do": "drop", "all": True})
+        self.assertEqual(answer, {"done": 0, "busy": 1})
+        self.far.answer(250)
+        self.settle()
+        self.assertEqual(self.states(), {})
+
+    def test_drop_tells_nobody(self) -> None:
+        self.waiting("a@far.test", "b@near.test")
+        self.ask({"do": "drop", "where": {"destination": "far.test"}})
+        self.assertEqual(self.states()["a@far.test"], "dropped")
+        self.ask({"do": "drop", "where": {"destination": "near.test"}})
+        self.assertEqual(
+            (self.states(), self.mails(), self.spool_files()), ({}, [], [])
+        )
+
+    def test_bounce_tells_the_sender(self) -> None:
+        self.waiting("a@far.test", "b@far.test", "c@near.test")
+        self.ask({"do": "bounce", "where": {"sender": "anna"}})
+        [octets] = self.mails()
+        for name in (b"a@far.test", b"b@far.test", b"c@near.test"):
+            self.assertIn(name, octets)
+        self.assertEqual(self.states(), {})
+
+    def test_many(self) -> None:
+        for number in range(5):
+            self.waiting(*(f"r{n}@far{number}.test" for n in range(100)))
+        self.assertEqual(
+            self.ask({"do": "hold", "all": True}), {"done": 500, "busy": 0}
+        )
+        self.assertEqual(self.queue.database.counts(), {State.HELD: 500})
+
+    def test_submit(self) -> None:
+        request = {
+            "do": "submit",
+            "octets": b64encode(b"Subject: x\n\ntext\n").decode(),
+            "reverse_path": ANNA,
+            "forward_paths": ["a@far.test"],
+            "priority": 2,
+            "once": "run:a",
+        }
+        self.assertTrue(self.ask(request)["id"])
+        self.assertEqual(self.ask(request), {"id": ""})
+        self.assertEqual(len(self.far.carried), 1)
+
+    def test_requests_keep_their_order(self) -> None:
+        self.waiting("a@far.test")
+        hold, release = (
+            json.dumps({"do": do, "all": True}).encode() + b"\n"
+            for do in ("hold", "release")
+        )
+        answers = self.said(hold + release + hold + b"{}\n")
+        self.assertEqual([a.get("done") for a in answers], [1, 1, 0, None])
+
+    def test_nonsense(self) -> None:
+        for octets in (
+            b"\n",
+            b"[]\n",
+            b"\xff\n",
+            b"[" * 10_000 + b"\n",
+            b'{"do": "explode"}\n',
+            b'{"do": ["hold"]}\n',
+            b'{"do": "hold"}\n',
+            b'{"do": "hold", "where": {}}\n',
+            b'{"do": "hold", "where": {"state": "odd"}}\n',
+            b'{"do": "hold", "where": {"nothing": "x"}}\n',
+            b'{"do": "hold", "where": {"sender": 3}}\n',
+            b'{"do": "submit"}\n',
+            b'{"do": "submit", "octets": "?", "forward_paths": []}\n',
+        ):
+            [answer] = self.said(octets)
+            self.assertEqual(list(answer), ["error"], octets)
+
+    def test_line_without_end(self) -> None:
+        self.session.dataReceived(b"x" * (MAX_LINE + 1))
+        self.assertTrue(self.transport.disconnecting)
