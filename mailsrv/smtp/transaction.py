@@ -43,7 +43,9 @@ from mailsrv.smtp.header import (
 from mailsrv.smtp.onward import Onward
 from mailsrv.smtp.policies import Accounts, Policies, judge
 from mailsrv.smtp.reply import LOCAL_ERROR, OK, Refused, Replies, Reply
+from mailsrv.store import sent
 from mailsrv.store.values import (
+    SEEN,
     Delivered,
     DeliveryFailed,
     PartlyDelivered,
@@ -150,6 +152,7 @@ class Transaction:
         self._failed: dict[str, Reply] = {}  # by folder: copies that are not there
         self._targets: dict[str, Target] = {}  # by folder: each mailbox once
         self._accounts: dict[str, Account] = {}  # those of the targets, by folder
+        self._sent: Target | None = None  # the sender's own copy
         self._header = HeaderReader()
         self._block = Block()
         self._incoming: Incoming | None = None
@@ -263,7 +266,7 @@ class Transaction:
                 # Deleted since RCPT: nobody would ever see what is put there, but an
                 # account that is made later under that name. The retry is refused.
                 return LOCAL_ERROR
-            if self._targets or self._onward:  # else deliverers have taken all
+            if self._all_targets():  # else deliverers have taken all
                 await self._incoming.commit(self._confirm)
         except PartlyDelivered:  # the others wait, or their replies say so
             pass
@@ -281,7 +284,9 @@ class Transaction:
         if (error := failed.get(queue.spool)) is not None:
             raise error
         for target, reason in failed.items():
-            self._fail(target.folder, self._failure(reason))
+            reply = self._failure(reason)
+            if target != self._sent:  # which may be missing: the mail goes out
+                self._fail(target.folder, reply)
         if not self._onward:
             return
         spooled = next((c for c in delivered if c.target == queue.spool), None)
@@ -314,7 +319,24 @@ class Transaction:
 
     def _all_targets(self) -> list[Target]:
         targets = [*self._targets.values()]
-        return [*targets, self._site.queue.spool] if self._onward else targets
+        if self._onward:
+            targets.append(self._site.queue.spool)
+        if self._sent is not None:
+            targets.append(self._sent)
+        return targets
+
+    async def _file_sent(self) -> None:
+        """Have a copy filed for a sender who wants it."""
+        known = self._client.account
+        account = None if known is None else self._site.router.account(known.name)
+        if account is None or not account.files_sent:
+            return
+        try:
+            mailbox = await self._site.mail_store.account(account).sent()
+        except StoreError as error:
+            self._failure(error)  # for the log: the mail goes out without
+            return
+        self._sent = Target(account.folder, mailbox, flags=SEEN, delivery_id=sent.FILED)
 
     async def _judge(self, incoming: Incoming) -> None:
         """Do what message policies and deliverers say, before any copy is there."""
@@ -425,6 +447,7 @@ class Transaction:
         settled = header.without(b"return-path")
         if self._submission:
             settled = self._mended(header)
+            await self._file_sent()
         self._header = HeaderReader()
         reverse_path = f"Return-Path: <{self.mail.reverse_path}>\r\n".encode()
         self._block = Block(reverse_path, self._received(), settled)

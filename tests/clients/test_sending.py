@@ -1,5 +1,6 @@
 """Mail to the world from a real server: sent, waiting, sent back; an admin's hands."""
 
+import imaplib
 import json
 import smtplib
 import time
@@ -9,6 +10,10 @@ from tests.clients.server import HOST, PAUSE_S, ServerCase
 from tests.clients.sink import Sink
 
 WAIT_S = 20.0
+MESSAGE = (
+    "From: {anna}\r\nMessage-ID: <one@example.test>\r\nDate: Tue, 1 Dec 2026 10:00:00"
+    " +0000\r\nSubject: Hi\r\n\r\nHello\r\n"
+)
 
 
 class SendingTests(ServerCase):
@@ -99,6 +104,36 @@ class SendingTests(ServerCase):
         self.eventually(lambda: len(self.sink.messages) == 1)
         self.eventually(lambda: not self.waits())
         self.assertIn("Nothing waits", self.run_queue("why", "carl@far.test"))
+
+    def test_one_copy_in_sent(self) -> None:
+        """The server files it, and a client that does the same makes no second one."""
+        anna = self.server.account("anna")
+        done = self.server.command("account", "set", anna.address, "--files-sent")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        client = imaplib.IMAP4(HOST, self.server.ports["imap"])
+        self.addCleanup(client.shutdown)
+        client.starttls()
+        client.login(anna.login, self.server.password("anna"))
+        octets = MESSAGE.format(anna=anna.address).encode()
+
+        def in_sent() -> int:
+            return int(client.select("Sent")[1][0] or b"")
+
+        self.eventually(lambda: self.sends_and_files(octets))
+        self.eventually(lambda: in_sent() == 1)
+        self.assertEqual(client.append("Sent", "\\Seen", None, octets)[0], "OK")
+        self.assertEqual(in_sent(), 1)
+        flags = client.fetch("1", "(FLAGS)")[1][0]
+        self.assertIn(b"\\Seen", flags)
+
+    def sends_and_files(self, octets: bytes) -> bool:
+        """Submit once the server knows that copies are wanted: within a second."""
+        anna = self.server.account("anna")
+        with smtplib.SMTP(HOST, self.server.ports["submission"]) as client:
+            client.starttls()
+            client.login(anna.login, self.server.password("anna"))
+            client.sendmail(anna.address, ["carl@far.test"], octets)
+        return any((self.server.maildir("anna") / ".Sent" / "cur").iterdir())
 
     def test_sent_back_by_hand(self) -> None:
         self.sink.answers["carl@far.test"] = "451 4.2.2 Full"

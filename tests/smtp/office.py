@@ -96,12 +96,12 @@ class MemoryIncoming:
         copies = [
             Delivered(target, b"name", b"name", True, octets, octets, 0, 0)
             for target in self.targets
-            if target.folder not in self._store.failing
+            if not self._store.failing & {target.folder, target.mailbox}
         ]
         failed: dict[Target, StoreError] = {
             target: DeliveryFailed("io")
             for target in self.targets
-            if target.folder in self._store.failing
+            if self._store.failing & {target.folder, target.mailbox}
         }
         if not copies:
             raise DeliveryFailed("io")
@@ -122,7 +122,7 @@ class MemoryMailStore:
         self.aborted: list[MemoryIncoming] = []
         self.begun: set[int] = set()  # each one must be aborted in the end
         self.failure: Exception | None = None
-        self.failing: set[str] = set()  # folders
+        self.failing: set[str] = set()  # folders and mailboxes
         self.used: dict[str, int] = {}
         self.held = False
         self._waiting: list[Deferred[None]] = []
@@ -182,6 +182,9 @@ class MemoryMailboxes:
 
     async def junk(self) -> str:
         return "Junk"
+
+    async def sent(self) -> str:
+        return "Sent"
 
 
 class Wire(StringTransport):

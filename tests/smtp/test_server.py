@@ -20,7 +20,7 @@ from mailsrv.smtp.server import (
     MAX_WAITING_OCTETS,
     STRETCH_OCTETS,
 )
-from mailsrv.store.values import DeliveryFailed
+from mailsrv.store.values import SEEN, DeliveryFailed
 from tests.smtp.office import (
     ANNA,
     BERT,
@@ -768,6 +768,29 @@ class QueueTests(OfficeCase):
             self.assertEqual(message.priority, priority, header)
             self.assertTrue(message.eight_bit)
             self.assertFalse(message.smtputf8)
+
+    def test_sent_mail_is_filed_for_who_wants_it(self) -> None:
+        self.database.edit(lambda d: edits.set_files_sent(d, ANNA, True))
+        self.clock.advance(POLL_S)
+        client = self.submission()
+        wire = (
+            b"MAIL FROM:<anna@example.test>\r\n"
+            + rcpt("a@else.test")
+            + b"DATA\r\n\r\n.\r\n"
+        )
+        self.assertEqual(client.codes(wire)[-1], 250)
+        copies = [
+            (t.folder, t.mailbox, t.flags) for t in self.store.messages[0].targets
+        ]
+        spool = self.queue.spool.folder
+        self.assertEqual(copies, [(spool, "INBOX", 0), (ANNA, "Sent", SEEN)])
+        self.store.failing = {"Sent"}  # the mail goes out all the same
+        self.assertEqual(client.codes(wire)[-1], 250)
+        self.assertEqual(len(self.queue.taken), 2)
+        self.assertEqual(self.rows(), [("else.test", "a@else.test", "")] * 2)
+        bert = self.submission(BERT)
+        self.assertEqual(bert.codes(wire.replace(b"anna", b"bert"))[-1], 250)
+        self.assertEqual(len(self.store.messages[-1].targets), 1)
 
     def test_requiretls_needs_tls(self) -> None:
         client = self.mx()
