@@ -35,7 +35,15 @@ def key(
 
 # What the server brings; a plugin's name may stand beside them.
 Service = Literal[
-    "smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"
+    "smtp",
+    "submission",
+    "submissions",
+    "lmtp",
+    "sendmail",
+    "imap",
+    "imaps",
+    "pop3",
+    "pop3s",
 ]
 
 
@@ -85,6 +93,33 @@ class TrustedNetwork:
         metadata={"doc": "addresses of own domains that may be the sender"}
     )
     max_messages_per_hour: int = key(60, "from one address", most=10_000)
+
+
+@attrs.frozen(kw_only=True)
+class LocalUser:
+    """``[[sendmail.users]]``: a user of this machine whose programs send mail."""
+
+    name: str = attrs.field(metadata={"doc": "of the system user, such as www-data"})
+    send_as: list[str] = attrs.field(
+        metadata={"doc": "further addresses of own domains that may be the sender"}
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SendmailSettings:
+    """``[sendmail]``: programs of this machine that send by ``mailsrv sendmail``."""
+
+    domain: str | None = key(
+        None, "of users' addresses; without it, the oldest domain of the directory"
+    )
+    drop: Path = attrs.field(
+        default=Path("/var/spool/mailsrv/drop"),
+        metadata={"doc": "folder where messages wait while the server is down"},
+    )
+    max_messages_per_hour: int = key(600, "of one user", most=100_000)
+    users: list[LocalUser] = attrs.field(
+        factory=list, metadata={"doc": "who may send as more than USER@DOMAIN"}
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -345,6 +380,7 @@ class Settings:
     )
     tls: TlsSettings = TlsSettings()
     smtp: SmtpSettings = SmtpSettings()
+    sendmail: SendmailSettings = SendmailSettings()
     imap: ImapSettings = ImapSettings()
     pop3: Pop3Settings = Pop3Settings()
     store: StoreSettings = StoreSettings()

@@ -1,6 +1,6 @@
-"""Devices that submit mail without a password: scanners, printers, alarm systems.
+"""Who submits mail without a password: scanners, alarm systems, local programs.
 
-They are known by their addresses alone, so what those may be is narrow: private
+Devices are known by their addresses alone, so what those may be is narrow: private
 networks, or single addresses. Pure.
 """
 
@@ -33,11 +33,15 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """Those of one ``[[smtp.trusted_networks]]``, and what they may do."""
+    """Those of one ``[[smtp.trusted_networks]]``, and what they may do.
 
-    network: str  # of the one that asks, for the log
+    Or the programs of one user of this machine.
+    """
+
+    network: str  # of the one that asks, for the log; "user" and its name
     send_as: tuple[str, ...]  # canonical addresses, at least one
     max_messages_per_hour: int
+    any_own_address: bool = False  # root's programs speak for all
 
 
 def devices_at(peer: str, settings: Iterable[TrustedNetwork]) -> Devices | None:

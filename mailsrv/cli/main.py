@@ -14,6 +14,7 @@ from mailsrv.cli.maildir import maildir_group
 from mailsrv.cli.plugins import plugins
 from mailsrv.cli.queue import queue_group
 from mailsrv.cli.quickstart import quickstart
+from mailsrv.cli.sendmail import sendmail
 from mailsrv.cli.verify import verify
 
 
@@ -35,5 +36,6 @@ main.add_command(domain_group)
 main.add_command(dkim_group)
 main.add_command(queue_group)
 main.add_command(log_group)
+main.add_command(sendmail)
 main.add_command(verify)
 main.add_command(maildir_group)

@@ -139,6 +139,20 @@ class Block:
         self.trace = added.encode() + self.trace
 
 
+_ADDRESSES = re.compile(
+    rb"^(?:from|sender|reply-to|to|cc|resent-[a-z-]+)[ \t]*+:"
+    rb"[^\n]*+\n(?:[ \t][^\n]*+\n)*+",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HERE = re.compile(rb"@localhost(?![\w.-])", re.IGNORECASE)
+
+
+def at_domain(fields: bytes, domain: str) -> bytes:
+    """Return a block with `domain` for ``localhost`` in its addresses."""
+    here = b"@" + domain.encode()
+    return _ADDRESSES.sub(lambda found: _HERE.sub(here, found[0]), fields)
+
+
 def _without(fields: bytes, names: Iterable[str]) -> bytes:
     either = b"|".join(re.escape(name.encode()) for name in names)
     return re.sub(

@@ -138,7 +138,8 @@ class OwnAddresses:
             # Whatever the settings say: no address of another domain.
             if isinstance(await self._router.resolve(address), Outside):
                 return False
-            return parse(address).canonical in self._devices.send_as
+            canonical = parse(address).canonical
+            return self._devices.any_own_address or canonical in self._devices.send_as
         except InvalidAddress:
             return False
 
@@ -155,7 +156,9 @@ class DeviceLimit:
         if sender.account is not None:
             return ACCEPT
         most = self._devices.max_messages_per_hour
-        good = self._limit.take(network_of(sender.peer), most)
+        # A program of this machine has no address.
+        who = network_of(sender.peer) or self._devices.network
+        good = self._limit.take(who, most)
         return ACCEPT if good else TOO_MANY_MESSAGES
 
 

@@ -105,7 +105,14 @@ class SmtpFactory(Factory):
         self._drained: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> "SmtpServer":
-        server = SmtpServer(self, _host(addr))
+        peer = _host(addr)
+        client = Client(secrets.token_hex(4), peer, self.role)
+        client.devices = self.devices(peer)
+        return self.session(client)
+
+    def session(self, client: Client) -> "SmtpServer":
+        """Make the session of a client that is known already."""
+        server = SmtpServer(self, client)
         server.factory = self
         return server
 
@@ -188,14 +195,13 @@ class SmtpServer(Protocol):
     # Any: what TCP and TLS transports both have is in no one interface.
     transport: Any
 
-    def __init__(self, factory: SmtpFactory, peer: str) -> None:
+    def __init__(self, factory: SmtpFactory, client: Client) -> None:
         self._factory = factory
-        devices = factory.devices(peer)
-        self._client = Client(secrets.token_hex(4), peer, factory.role, devices=devices)
-        self._session = Session(
-            factory.site(devices), factory.authenticator, self._client, self._hello
-        )
-        self._engine = Engine(factory.profile(peer, devices), tls=False)
+        self._client = client
+        site = factory.site(client.devices)
+        self._session = Session(site, factory.authenticator, client, self._hello)
+        profile = factory.profile(client.peer, client.devices)
+        self._engine = Engine(profile, tls=False)
         self._counted = False  # by the limits of connections
         self._lost = False
         self._working = False  # events are being answered

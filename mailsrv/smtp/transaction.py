@@ -27,7 +27,15 @@ from mailsrv.mime.date import date_time
 from mailsrv.queue.values import Message as Queued
 from mailsrv.queue.values import Priority
 from mailsrv.queue.values import Recipient as Waiting
-from mailsrv.routing.router import Disabled, Local, Outside, Router, Unknown
+from mailsrv.routing.router import (
+    POSTMASTER,
+    Destination,
+    Disabled,
+    Local,
+    Outside,
+    Router,
+    Unknown,
+)
 from mailsrv.settings import SmtpSettings
 from mailsrv.smtp import onward
 from mailsrv.smtp.content import TOO_BIG
@@ -37,6 +45,7 @@ from mailsrv.smtp.header import (
     Block,
     Header,
     HeaderReader,
+    at_domain,
     protocol,
     received,
 )
@@ -60,6 +69,7 @@ DISABLED_RECIPIENT = Reply(550, "5.2.1", "This mailbox is disabled")
 NOT_AN_ADDRESS = Reply(501, "5.1.3", "That is not an address")
 NO_RELAY = Reply(550, "5.7.1", "Mail for that domain is not taken here")
 NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Such an address needs SMTPUTF8 in MAIL")
+LOCALHOST = "localhost"
 LOOP = Reply(554, "5.4.6", "Too many Received fields: a mail loop")
 DISK_FULL = Reply(452, "4.3.1", "Not enough disk space, try again later")
 
@@ -122,6 +132,8 @@ class Client:
     account: Account | None = None
     binding: ChannelBinding | None = None  # of its TLS
     devices: Devices | None = None  # what it may do without a log-in
+    # Of a program of this machine: what stands for "localhost" in its addresses.
+    domain: str = ""
 
     @property
     def own_address(self) -> str:
@@ -129,6 +141,15 @@ class Client:
         if self.account is not None:
             return self.account.name
         return self.devices.send_as[0] if self.devices is not None else ""
+
+    def at_home(self, address: str) -> str:
+        """Return an address with the domain of this machine's mail."""
+        local, _, domain = address.rpartition("@")
+        return f"{local}@{self.domain}" if self.is_here(domain) else address
+
+    def is_here(self, domain: str) -> bool:
+        """Whether a program means this machine by `domain`."""
+        return bool(self.domain) and domain.lower() == LOCALHOST
 
 
 class Transaction:
@@ -178,6 +199,8 @@ class Transaction:
 
     async def check_sender(self) -> Reply:
         """Decide on MAIL."""
+        here = self._client.at_home(self.mail.reverse_path)
+        self.mail = replace(self.mail, reverse_path=here)
         if self.mail.size_octets > self._site.settings.max_message_octets:
             raise Refused(TOO_BIG)
         policies = self._site.policies.sender
@@ -190,7 +213,7 @@ class Transaction:
         if not rcpt.forward_path.isascii() and not self.mail.smtputf8:
             raise Refused(NEEDS_SMTPUTF8)
         try:
-            destination = await self._site.router.resolve(rcpt.forward_path)
+            destination = await self._resolve(rcpt.forward_path)
         except InvalidAddress as error:
             raise Refused(NOT_AN_ADDRESS) from error
         except PluginFailed as error:
@@ -227,6 +250,15 @@ class Transaction:
             to = destination.address.encode()
             target = Target(account.folder, delivered_to=to)
             self._targets.setdefault(account.folder, target)
+
+    async def _resolve(self, forward_path: str) -> Destination:
+        """Find who receives it; mail to users of this machine goes to somebody."""
+        router, client = self._site.router, self._client
+        here = client.at_home(forward_path)
+        destination = await router.resolve(here)
+        if here != forward_path and isinstance(destination, Unknown):
+            return await router.resolve(f"{POSTMASTER}@{client.domain}")
+        return destination
 
     async def _decide(
         self, policies: Sequence[Asked], call: Callable[[Any], Any]
@@ -448,6 +480,8 @@ class Transaction:
         if self._submission:
             settled = self._mended(header)
             await self._file_sent()
+        if self._client.domain:
+            settled = at_domain(settled, self._client.domain)
         self._header = HeaderReader()
         reverse_path = f"Return-Path: <{self.mail.reverse_path}>\r\n".encode()
         self._block = Block(reverse_path, self._received(), settled)

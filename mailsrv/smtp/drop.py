@@ -1,0 +1,124 @@
+"""The drop folder: messages that programs leave while the server is down.
+
+Everybody may put files there and nobody but the server can list them (mode 1733, as
+Postfix's maildrop); whose a file is, the system says. Blocking.
+"""
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+MODE = 0o1733
+SUFFIX = ".mail"
+MAX_ENVELOPE_OCTETS = 1 << 20
+MAX_RECIPIENTS = 1000
+STEP = 1 << 16
+
+
+class NotDropped(Exception):
+    """The file is none that can be taken; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The envelope: the first line of the file, in JSON. The message follows."""
+
+    reverse_path: str
+    recipients: tuple[str, ...]
+
+    def write(self, folder: Path, content: IO[bytes]) -> Path:
+        """Leave a message, durably. Raises `OSError`."""
+        envelope = {"reverse_path": self.reverse_path, "recipients": self.recipients}
+        name = secrets.token_hex(16)  # which is all that keeps others from reading it
+        begun = folder / f"{name}.begun"
+        fd = os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            try:
+                file.write(json.dumps(envelope).encode() + b"\n")
+                while piece := content.read(STEP):
+                    file.write(piece)
+                file.flush()
+                os.fchmod(fd, 0o644)  # for the server, which is another user
+                os.fsync(fd)
+                done = begun.with_suffix(SUFFIX)
+                os.rename(begun, done)
+            except OSError:
+                os.unlink(begun)
+                raise
+            # The folder cannot be opened by us to be synced. On Linux's file systems
+            # to sync a file syncs its name as well.
+            os.fsync(fd)
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A dropped message, opened. Close `file`."""
+
+    path: Path
+    uid: int  # of the user who has left it
+    envelope: Dropped
+    size_octets: int  # of the content that follows in `file`
+    file: IO[bytes]
+
+    def start(self, octets: int) -> bytes:
+        """Return the beginning of the content."""
+        self.file.seek(-self.size_octets, os.SEEK_END)
+        return self.file.read(octets)
+
+
+def make(folder: Path) -> None:
+    """Make the folder, if it is missing, with its mode. Raises `OSError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if stat.S_IMODE(folder.stat().st_mode) != MODE:
+        os.chmod(folder, MODE)
+
+
+def waiting(folder: Path) -> Iterator[Path]:
+    """Return what has been left, oldest first."""
+    with os.scandir(folder) as entries:
+        found = [
+            (entry.stat(follow_symlinks=False).st_mtime, entry.path)
+            for entry in entries
+            if entry.name.endswith(SUFFIX)
+        ]
+    return (Path(path) for _, path in sorted(found))
+
+
+def open_dropped(path: Path) -> Found:
+    """Open a message that somebody has left. Raises `NotDropped`, `OSError`."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = open(os.open(path, flags), "rb")  # the caller closes it
+    try:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise NotDropped("is no file")
+        if status.st_nlink != 1:
+            # A link to somebody else's file would be sent in that one's name.
+            raise NotDropped("has another name as well")
+        line = file.readline(MAX_ENVELOPE_OCTETS)
+        envelope = _envelope(line)
+    except BaseException:
+        file.close()
+        raise
+    size_octets = status.st_size - len(line)
+    return Found(path, status.st_uid, envelope, size_octets, file)
+
+
+def _envelope(line: bytes) -> Dropped:
+    try:
+        fields = json.loads(line)
+        found = Dropped(fields["reverse_path"], tuple(fields["recipients"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NotDropped("has no envelope") from error
+    texts = (found.reverse_path, *found.recipients)
+    if not all(isinstance(t, str) and t.isprintable() for t in texts):
+        raise NotDropped("has no envelope")
+    if not 1 <= len(found.recipients) <= MAX_RECIPIENTS:
+        raise NotDropped(f"has {len(found.recipients)} recipients")
+    return found

@@ -1,0 +1,167 @@
+"""Takes what programs have dropped while the server was down."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailsrv.smtp import drop, grammar
+from mailsrv.smtp.drop import Found, NotDropped
+from mailsrv.smtp.events import ContentEnd, Event, Hello
+from mailsrv.smtp.local_users import LocalUsers
+from mailsrv.smtp.reply import Refused, Replies, Reply
+from mailsrv.smtp.server import SmtpFactory
+from mailsrv.smtp.session import Session
+from mailsrv.threads import Threads
+
+log = Logger()
+
+PICK_UP_S = 10.0
+STEP = 1 << 16
+HEADER_OCTETS = 64 * 1024  # of a refused message, for the report
+
+Refusals = Sequence[tuple[str, Reply]]
+Report = Callable[[str, Refusals, bytes], Awaitable[None]]
+"""Tells a reverse-path, durably, which forward-paths of a message were refused.
+
+The octets are the message's beginning, with its header.
+"""
+
+
+class PickUp:
+    """Looks into the drop folder at the start and now and then."""
+
+    def __init__(
+        self,
+        folder: Path,
+        users: LocalUsers,
+        submission: SmtpFactory,
+        report: Report,
+        threads: Threads,
+        reactor: IReactorTime,
+    ) -> None:
+        self._folder = folder
+        self._users = users
+        self._submission = submission
+        self._report = report
+        self._threads = threads
+        self._strange: set[Path] = set()  # told once, and left for the admin
+        self._loop = LoopingCall(self._begin)
+        self._loop.clock = reactor
+
+    async def start(self) -> None:
+        """Make the folder if that can be done, and begin to look."""
+        try:
+            await self._threads.read.run(lambda: drop.make(self._folder))
+        except OSError as error:
+            log.warn(
+                "programs cannot leave mail in {folder}: {reason}",
+                folder=str(self._folder),
+                reason=error.strerror,
+            )
+            return
+        self._loop.start(PICK_UP_S)
+
+    def stop(self) -> None:
+        """Look no more; what is being taken is taken, or stays for the next start."""
+        if self._loop.running:
+            self._loop.stop()
+
+    def _begin(self) -> "Deferred[None]":
+        looking = Deferred.fromCoroutine(self.look())
+        return looking.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        log.failure("picking up dropped mail failed", failure)
+
+    async def look(self) -> None:
+        """Take all that is there now."""
+        run = self._threads.read.run
+        for path in await run(lambda: [*drop.waiting(self._folder)]):
+            if path in self._strange:
+                continue
+            try:
+                found = await run(partial(drop.open_dropped, path))
+            except (NotDropped, OSError) as error:
+                self._strange.add(path)
+                log.error(
+                    "{path} cannot be sent: it {reason}",
+                    path=str(path),
+                    reason=str(error),
+                )
+                continue
+            try:
+                if await self._take(found):
+                    await run(found.path.unlink)
+            finally:
+                await run(found.file.close)
+
+    async def _take(self, found: Found) -> bool:
+        """Submit a message; False: it has to wait for the next time."""
+        client = self._users.client(await self._users.of(found.uid))
+        submission = self._submission
+        site = submission.site(client.devices)
+        session = Session(site, submission.authenticator, client, _no_hello)
+        try:
+            refusals = await self._submit(session, found)
+        finally:
+            await session.give_up()
+        if any(reply.code < 500 for _, reply in refusals):
+            return False
+        if refusals and found.envelope.reverse_path:
+            reverse_path = client.at_home(found.envelope.reverse_path)
+            run = self._threads.read.run
+            start = await run(partial(found.start, HEADER_OCTETS))
+            await self._report(reverse_path, refusals, start)
+        return True
+
+    async def _submit(self, session: Session, found: Found) -> Refusals:
+        """Send to all whom the server takes mail for; return whom it does not."""
+        envelope = found.envelope
+        everybody = envelope.recipients
+        utf8 = (
+            ""
+            if all(map(str.isascii, (envelope.reverse_path, *everybody)))
+            else " SMTPUTF8"
+        )
+        sender = f"FROM:<{envelope.reverse_path}> SIZE={found.size_octets}{utf8}"
+        reply = await _decide(session, partial(grammar.mail, sender.encode()))
+        if not reply.positive:
+            return [(forward_path, reply) for forward_path in everybody]
+        refusals = []
+        for forward_path in everybody:
+            recipient = f"TO:<{forward_path}>".encode()
+            reply = await _decide(session, partial(grammar.rcpt, recipient))
+            if not reply.positive:
+                refusals.append((forward_path, reply))
+        refused = {forward_path for forward_path, _ in refusals}
+        accepted = [path for path in everybody if path not in refused]
+        # All at once: a second time must not send again to those accepted now.
+        if not accepted or any(reply.code < 500 for _, reply in refusals):
+            return refusals
+        while piece := await self._threads.read.run(partial(found.file.read, STEP)):
+            await session.content(piece)
+        end = ContentEnd(found.size_octets, None)
+        reply = await _decide(session, lambda: end)
+        if not reply.positive:
+            refusals += [(forward_path, reply) for forward_path in accepted]
+        return refusals
+
+
+async def _decide(session: Session, event: Callable[[], Event]) -> Reply:
+    try:
+        reply = await session.decide(event())
+    except Refused as refused:  # by the grammar
+        return refused.reply
+    if isinstance(reply, Replies):
+        raise AssertionError("only LMTP has a reply for each recipient")
+    return reply
+
+
+def _no_hello(hello: Hello) -> Reply:
+    raise AssertionError("nobody greets")
