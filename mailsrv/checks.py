@@ -98,6 +98,11 @@ def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
             wrong = f'"{listener.endpoint}" can be reached from elsewhere'
             allowed = '"unix:/run/mailsrv/lmtp" or "tcp:2424:interface=127.0.0.1"'
             yield Problem(f"{key}.endpoint", wrong, allowed)
+        if listener.service == "sendmail" and not _is_for_users(endpoint):
+            wrong = f'"{listener.endpoint}" does not tell whose programs connect'
+            allowed = '"unix:/run/mailsrv/sendmail.sock:mode=666"'
+            yield Problem(f"{key}.endpoint", wrong, allowed)
+            continue
         if kind == "ssl":
             wrong = "mailsrv does TLS itself"
             yield Problem(f"{key}.endpoint", wrong, 'a "tcp:" endpoint')
@@ -119,6 +124,12 @@ def _is_local(endpoint: str) -> bool:
         return bool(given) and ip_address(given[-1].replace("\\:", ":")).is_loopback
     except ValueError:
         return False
+
+
+def _is_for_users(endpoint: str) -> bool:
+    """Whether it is a socket that all users of this machine can open."""
+    kind, *arguments = endpoint.split(":")
+    return kind == "unix" and "mode=666" in arguments
 
 
 def _certificates(settings: Settings) -> Iterator[Problem]:

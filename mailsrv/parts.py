@@ -49,6 +49,8 @@ from mailsrv.routing.router import Router
 from mailsrv.routing.srs import Srs
 from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
 from mailsrv.smtp.engine import ROLES, Role
+from mailsrv.smtp.local_users import LocalUsers, LocalUsersFactory
+from mailsrv.smtp.pick_up import PickUp
 from mailsrv.smtp.policies import Policies
 from mailsrv.smtp.server import SmtpFactory
 from mailsrv.store import durable
@@ -131,6 +133,9 @@ class Parts:
             now=time.time,
         )
         self._data = settings.data
+        self._serves_sendmail = any(
+            listener.service == "sendmail" for listener in settings.listen
+        )
         self._control = Control(self._queue, time.time, reactor)
         self._carriers = Carriers(
             local=LocalCarrier(
@@ -168,6 +173,17 @@ class Parts:
             )
             for role in ROLES
         }
+        self._local_users = LocalUsers(
+            settings.sendmail, lambda: self._live.current, self.threads
+        )
+        self._pick_up = PickUp(
+            settings.sendmail.drop,
+            self._local_users,
+            self._smtp["submission"],
+            self._queue.report_refused,
+            self.threads,
+            reactor,
+        )
         self._imap = ImapFactory(
             settings=settings.imap,
             tls_settings=settings.tls,
@@ -199,6 +215,7 @@ class Parts:
             "submission": self._smtp["submission"],
             "submissions": self._smtp["submission"],
             "lmtp": self._smtp["lmtp"],
+            "sendmail": LocalUsersFactory(self._local_users, self._smtp["submission"]),
             "imap": self._imap,
             "imaps": self._imap,
             "pop3": self._pop3,
@@ -216,6 +233,8 @@ class Parts:
         await self._mail_store.accounts_changed(self._live.current.accounts())
         await self._queue.start(self._carriers)
         self._control.start(self._data)
+        if self._serves_sendmail:
+            await self._pick_up.start()
 
     async def use(self, settings: Settings) -> None:
         """Hand new settings to all, and read the accounts again."""
@@ -223,6 +242,7 @@ class Parts:
         self._mail_store.settings = settings.store
         self._resolver.use(settings.dns)
         self._relay.use(settings.relay)
+        self._local_users.settings = settings.sendmail
         self._queue.rules = rules(settings.queue)
         self._queue.turns.most = settings.queue.max_deliveries
         most_of_route = settings.queue.max_deliveries_per_destination
@@ -269,6 +289,7 @@ class Parts:
     async def stop(self) -> None:
         """Close what is open. Call it after `drain`."""
         self._live.stop()
+        self._pick_up.stop()
         await self._control.stop()
         await self._relay.stop()
         await self._queue.stop()

@@ -109,16 +109,14 @@ class LocalUser:
 class SendmailSettings:
     """``[sendmail]``: programs of this machine that send by ``mailsrv sendmail``."""
 
-    domain: str | None = key(
-        None, "of users' addresses; without it, the oldest domain of the directory"
-    )
     drop: Path = attrs.field(
         default=Path("/var/spool/mailsrv/drop"),
         metadata={"doc": "folder where messages wait while the server is down"},
     )
     max_messages_per_hour: int = key(600, "of one user", most=100_000)
     users: list[LocalUser] = attrs.field(
-        factory=list, metadata={"doc": "who may send as more than USER@DOMAIN"}
+        factory=list,
+        metadata={"doc": "who may send as more than USER at the oldest domain"},
     )
 
 

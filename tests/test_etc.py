@@ -19,10 +19,19 @@ from tests.clients.server import ROOT
 
 FILE = ROOT / "etc" / "mailsrv.toml"
 # What an office has to say itself.
-NO_DEFAULT = {"version", "hostname", "data", "user", "listen", "tls.certificate"}
+NO_DEFAULT = {
+    "version",
+    "hostname",
+    "data",
+    "user",
+    "listen",
+    "tls.certificate",
+    "sendmail.domain",
+}
 AS_EXAMPLE = {
     "plugin",
     "relay.route",
+    "sendmail.users",
     "smtp.trusted_networks",
 }  # in comments: there is none that every office has
 

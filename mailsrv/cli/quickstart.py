@@ -37,6 +37,7 @@ PORTS = {
     "pop3s": 995,
 }
 DEFAULT_PORT_BASE = 2000
+MAX_SOCKET = 100  # of 108 octets, unix(7)
 DEFAULT_ACCOUNT = "admin"
 _IS_LOCALHOST = ("127.0.0.1", "::1", "0.0.0.0", "::", "")  # noqa: S104  only read
 REQUIRED_ALIASES = ("postmaster", "abuse")  # RFC 2142 sections 4 and 5
@@ -129,7 +130,8 @@ def set_up(
     _certificates(folder / "tls", domain, host)
     ports = {service: port_base + port for service, port in PORTS.items()}
     if not config.exists():
-        _write(config, _settings_text(domain, host, ports, login).encode(), 0o600)
+        text = _settings_text(folder, domain, host, ports, login)
+        _write(config, text.encode(), 0o600)
     settings = settings_file.load(config)
     with opened(settings) as database:
         accounts = [_account(database, name, settings.login) for name in addresses]
@@ -201,6 +203,7 @@ def _certificates(folder: Path, domain: str, host: IPv4Address | IPv6Address) ->
 
 
 def _settings_text(
+    folder: Path,
     domain: str,
     host: IPv4Address | IPv6Address,
     ports: dict[str, int],
@@ -221,6 +224,17 @@ def _settings_text(
             "[[listen]]",
             f'service = "{service}"',
             f'endpoint = "{kind}:{port}:interface={interface}"',
+            "",
+        ]
+    endpoint = f"unix:{folder.absolute()}/sendmail.sock:mode=666"
+    if len(endpoint) < MAX_SOCKET and endpoint.count(":") == 2:
+        lines += [
+            "# Programs of this machine: mailsrv sendmail",
+            "[[listen]]",
+            'service = "sendmail"',
+            f"endpoint = {json.dumps(endpoint)}",
+            "[sendmail]",
+            'drop = "drop"',
             "",
         ]
     lines += ["[tls]"]

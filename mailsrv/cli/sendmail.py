@@ -38,6 +38,7 @@ from mailsrv.smtp.reply import Reply
 
 SOCKET = Path("/run/mailsrv/sendmail.sock")  # where the settings cannot be read
 HELD_OCTETS = 1 << 20
+LAST_ANSWERS_S = 10.0
 STEP = 1 << 16
 DOWN = "the mail server does not run"
 
@@ -240,7 +241,12 @@ def _pass_through(path: Path) -> int:
             return os.EX_TEMPFAIL
         sources = [0, connection.fileno()]
         while True:
-            for ready in select.select(sources, (), ())[0]:
+            # At the end of its input the program still hears the answers.
+            timeout_s = None if 0 in sources else LAST_ANSWERS_S
+            found = select.select(sources, (), (), timeout_s)[0]
+            if not found:
+                return os.EX_OK
+            for ready in found:
                 data = os.read(ready, STEP)
                 if ready != 0:
                     if not data:
@@ -251,7 +257,6 @@ def _pass_through(path: Path) -> int:
                     connection.sendall(data)
                 else:
                     sources.remove(0)
-                    connection.shutdown(socket.SHUT_WR)
 
 
 def _fail(code: int, text: str) -> int:

@@ -24,6 +24,7 @@ from mailsrv.queue.addressing import Addressing
 from mailsrv.queue.carrying import Outcome, Parcel
 from mailsrv.queue.database import Filter, QueueDatabase, QueueUnavailable
 from mailsrv.queue.dispatch import Carriers, Dispatcher
+from mailsrv.queue.report_text import Kind
 from mailsrv.queue.reports import Reporter
 from mailsrv.queue.settling import Rules, settle
 from mailsrv.queue.spool import Spool
@@ -180,6 +181,20 @@ class Queue:
         if not entries:
             self.spooled.remove([entry[0].file])
         return id if entries else ""
+
+    async def report_refused(
+        self, message: Message, results: Sequence[Result], beginning: bytes
+    ) -> None:
+        """Tell the sender of a message that never was in the queue. As `submit`."""
+        report = self._reporter.report(
+            message, results, Kind.FAILED, beginning, self._now()
+        )
+        await self.submit(
+            report.octets,
+            reverse_path="",
+            forward_paths=[report.forward_path],
+            priority=Priority.REPORT,
+        )
 
     # What an admin does
 

@@ -68,9 +68,7 @@ class LocalUsers:
 
     @property
     def domain(self) -> str:
-        """The domain of names that have none."""
-        if self.settings.domain is not None:
-            return self.settings.domain
+        """The domain of names that have none: the oldest one."""
         return next(iter(self._directory().domains), "localhost")
 
 

@@ -10,6 +10,15 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailsrv.queue.values import (
+    LOCAL,
+    Answer,
+    Message,
+    Priority,
+    Recipient,
+    Result,
+    State,
+)
 from mailsrv.smtp import drop, grammar
 from mailsrv.smtp.drop import Found, NotDropped
 from mailsrv.smtp.events import ContentEnd, Event, Hello
@@ -26,8 +35,8 @@ STEP = 1 << 16
 HEADER_OCTETS = 64 * 1024  # of a refused message, for the report
 
 Refusals = Sequence[tuple[str, Reply]]
-Report = Callable[[str, Refusals, bytes], Awaitable[None]]
-"""Tells a reverse-path, durably, which forward-paths of a message were refused.
+Report = Callable[[Message, Sequence[Result], bytes], Awaitable[None]]
+"""Tells a message's reverse-path, durably, who was refused (see queue.queue.Queue).
 
 The octets are the message's beginning, with its header.
 """
@@ -117,7 +126,10 @@ class PickUp:
             reverse_path = client.at_home(found.envelope.reverse_path)
             run = self._threads.read.run
             start = await run(partial(found.start, HEADER_OCTETS))
-            await self._report(reverse_path, refusals, start)
+            now_utc = site.now()
+            message = _message(found, reverse_path, now_utc)
+            results = [_result(message, *one, now_utc) for one in refusals]
+            await self._report(message, results, start)
         return True
 
     async def _submit(self, session: Session, found: Found) -> Refusals:
@@ -151,6 +163,27 @@ class PickUp:
         if not reply.positive:
             refusals += [(forward_path, reply) for forward_path in accepted]
         return refusals
+
+
+def _message(found: Found, reverse_path: str, now_utc: float) -> Message:
+    """Return what a report needs to know of a message that never was in the queue."""
+    return Message(
+        found.path.stem,
+        "",
+        reverse_path,
+        None,
+        now_utc,
+        Priority.LETTER,
+        found.size_octets,
+    )
+
+
+def _result(
+    message: Message, forward_path: str, reply: Reply, now_utc: float
+) -> Result:
+    recipient = Recipient(message.id, forward_path, LOCAL, None)
+    answer = Answer(reply.code, reply.enhanced_code, reply.text, now_utc)
+    return Result(recipient, State.FAILED, None, answer)
 
 
 async def _decide(session: Session, event: Callable[[], Event]) -> Reply:

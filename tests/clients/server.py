@@ -107,7 +107,7 @@ class Server:
                     f"--config={self.config}",
                 ],
                 cwd=self.folder,
-                env=_environment(),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -141,7 +141,7 @@ class Server:
                 "from mailsrv.cli.main import main; main()",
                 *arguments,
             ],
-            env={**_environment(), "MAILSRV_CONFIG": str(self.config)},
+            env={**environment(), "MAILSRV_CONFIG": str(self.config)},
             capture_output=True,
             text=True,
             timeout=120,
@@ -237,7 +237,7 @@ class ServerCase(SynchronousTestCase):
         self.addCleanup(self.server.stop)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
