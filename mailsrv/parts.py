@@ -43,6 +43,7 @@ from mailsrv.queue.local import LocalCarrier
 from mailsrv.queue.queue import Queue
 from mailsrv.queue.reports import Reporter
 from mailsrv.queue.settling import rules, same_for_all
+from mailsrv.queue.seven_bit import SevenBitCopies
 from mailsrv.queue.turns import Turns
 from mailsrv.relay.relay import Relay
 from mailsrv.routing.router import Router
@@ -102,6 +103,7 @@ class Parts:
             plugins.providers(IRecipientResolver),
             Srs(durable.secret(settings.data / "srs.secret"), time.time),
         )
+        signer = Signer(settings.data / KEYS_FOLDER, time.time)
         self._queue = Queue(
             settings.data,
             rules(settings.queue),
@@ -114,7 +116,7 @@ class Parts:
             reporter=Reporter(
                 settings.hostname, settings.queue.lifetime, router.is_own_domain
             ),
-            sign=Signer(settings.data / KEYS_FOLDER, time.time).sign,
+            sign=signer.sign,
             threads=self.threads,
             reactor=reactor,
             now=time.time,
@@ -128,6 +130,9 @@ class Parts:
             listeners=settings.listen,
             resolver=self._resolver,
             policies=Opportunistic(),
+            seven_bit=SevenBitCopies(
+                self._queue.spooled, signer.sign, self.threads.read
+            ),
             reading=self.threads.read,
             reactor=reactor,
             now=time.time,

@@ -1,6 +1,6 @@
 """One parcel on its way to other servers: its envelope, and its answers. Pure."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from mailsrv.queue.carrying import Parcel
@@ -48,6 +48,9 @@ class Attempt:
             message.envid,
             message.require_tls,
         )
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        return self.parcel.content.pieces(self.parcel.recipients[0])
 
     def answered(
         self, done: Done, peer: str, tls: str, *, takes_dsn: bool

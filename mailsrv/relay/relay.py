@@ -4,6 +4,7 @@ Each recipient of a parcel ends with an answer: a host's, or why there was none.
 """
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from mailsrv.dns.resolver import DnsUnavailable, IResolver
+from mailsrv.mime.downgrade import NotConvertible
 from mailsrv.queue.carrying import Outcome, Parcel
+from mailsrv.queue.seven_bit import SevenBitCopies
 from mailsrv.queue.values import Answer
 from mailsrv.relay.attempt import Attempt, NotHere, for_now
 from mailsrv.relay.connections import Connection, IdleConnections
@@ -23,7 +26,7 @@ from mailsrv.relay.routes import Route, Routes, read_password
 from mailsrv.settings import Listener, RelaySettings
 from mailsrv.smtp.client import ConnectionEnded, SmtpClient, TlsFailed
 from mailsrv.smtp.client_engine import ClientEngine
-from mailsrv.smtp.outgoing import Lacking, Login
+from mailsrv.smtp.outgoing import Done, Lacking, Login
 from mailsrv.smtp.reply import Reply
 from mailsrv.threads import Pool
 from mailsrv.tls.peer import (
@@ -55,6 +58,7 @@ class Relay:
         listeners: list[Listener],
         resolver: IResolver,
         policies: PeerPolicies,
+        seven_bit: SevenBitCopies,
         reading: Pool,
         reactor: Any,  # it provides more interfaces than one type has
         now: Callable[[], float],
@@ -65,6 +69,7 @@ class Relay:
         self._own = Own(hostname, listeners)
         self._resolver = resolver
         self._policies = policies
+        self._seven_bit = seven_bit
         self._reading = reading
         self._reactor = reactor
         self._now = now
@@ -260,10 +265,9 @@ class Relay:
     ) -> tuple[Answer, ...] | NotHere:
         """Send over a connection, and keep it for the next message if that can be."""
         client, peer = connection.client, connection.peer
-        pieces = attempt.parcel.content.pieces(attempt.parcel.recipients[0])
         self._clients.add(client)
         try:
-            done = await client.send(attempt.outgoing(), pieces)
+            done = await self._transact(client, attempt)
         except Lacking as lacking:
             return attempt.lacking(lacking.extension, peer, client.tls)
         finally:
@@ -278,3 +282,22 @@ class Relay:
             )
         takes_dsn = "DSN" in client.engine.extensions
         return attempt.answered(done, peer, client.tls, takes_dsn=takes_dsn)
+
+    async def _transact(self, client: SmtpClient, attempt: Attempt) -> Done:
+        """Send the message, in 7 bits if it must be. Raises `Lacking`."""
+        try:
+            return await client.send(attempt.outgoing(), attempt.pieces())
+        except Lacking as lacking:
+            if lacking.extension != "8BITMIME":
+                raise
+            try:
+                async with self._seven_bit.of(attempt.parcel) as parcel:
+                    converted = replace(attempt, parcel=parcel)
+                    return await client.send(converted.outgoing(), converted.pieces())
+            except NotConvertible as error:
+                log.info(
+                    "{transaction} cannot be sent in 7 bits: {reason}",
+                    transaction=attempt.parcel.message.id,
+                    reason=str(error),
+                )
+                raise lacking from error

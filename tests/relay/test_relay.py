@@ -19,6 +19,8 @@ from twisted.trial.unittest import TestCase
 
 from mailsrv.dns.memory import MemoryResolver
 from mailsrv.queue.carrying import Parcel
+from mailsrv.queue.seven_bit import SevenBitCopies
+from mailsrv.queue.spool import Spool
 from mailsrv.queue.values import Answer, Recipient
 from mailsrv.relay.relay import Relay
 from mailsrv.settings import Listener, RelayRoute, RelaySettings
@@ -62,6 +64,8 @@ class RelayCase(TestCase):
         real: Any = reactor
         self.pool = Pool(real, 1, "test")
         self.addCleanup(self.pool.stop)
+        self.spool = Spool(Path(self.mktemp()), self.pool)
+        self.spool.create()
 
     def peer(self, **script: Any) -> Peer:
         peer = Peer(**script)
@@ -75,6 +79,7 @@ class RelayCase(TestCase):
             listeners=[Listener(service="smtp", endpoint="tcp:2525")],
             resolver=self.resolver,
             policies=Opportunistic(),
+            seven_bit=SevenBitCopies(self.spool, lambda header, body: b"", self.pool),
             reading=self.pool,
             reactor=reactor,
             now=time.time,
@@ -183,6 +188,23 @@ class DirectTests(RelayCase):
         small = self.peer(EHLO="250-peer.test\r\n250 SIZE 5")
         [answer] = await self.carry(self.to(small))
         self.assertEqual((answer.code, answer.enhanced_code), (552, "5.3.4"))
+
+    async def test_eight_bits_become_seven(self) -> None:
+        path = self.spool.path("file")
+        for octets, code in (
+            ("Subject: x\n\nGrüße\n".encode(), 250),
+            ("Subject: Grüße\n\nx\n".encode(), 554),
+        ):
+            self.write(path, octets)
+            peer = self.peer(EHLO="250 peer.test")
+            [answer] = await self.carry(self.to(peer), eight_bit=True, file="file")
+            self.assertEqual(answer.code, code)
+            if code == 250:
+                [content] = peer.contents
+                self.assertIn(b"R3LDvMOfZQ0K", content)  # in base64
+
+    def write(self, path: Path, octets: bytes) -> None:
+        path.write_bytes(octets)
 
 
 class HostTests(RelayCase):
