@@ -9,6 +9,7 @@ from mailsrv.cli.addresses import alias_group, domain_group, group_group
 from mailsrv.cli.check_config import check_config
 from mailsrv.cli.dkim import dkim_group
 from mailsrv.cli.import_accounts import import_accounts
+from mailsrv.cli.lists import list_group
 from mailsrv.cli.log import log_group
 from mailsrv.cli.maildir import maildir_group
 from mailsrv.cli.plugins import plugins
@@ -34,6 +35,7 @@ main.add_command(alias_group)
 main.add_command(group_group)
 main.add_command(domain_group)
 main.add_command(dkim_group)
+main.add_command(list_group)
 main.add_command(queue_group)
 main.add_command(log_group)
 main.add_command(sendmail)
