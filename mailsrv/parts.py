@@ -17,9 +17,9 @@ from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.connections import ConnectionLimits
-from mailsrv.dns.client import DnsResolver
 from mailsrv.doors.guest import Guest, PluginFailed
 from mailsrv.doors.plugin import Plugins
+from mailsrv.flow import Flow
 from mailsrv.imap.server import ImapFactory
 from mailsrv.interfaces import (
     IChangeListener,
@@ -36,16 +36,6 @@ from mailsrv.interfaces import (
 )
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.server import Pop3Factory
-from mailsrv.queue.carrying import Outcome, Parcel
-from mailsrv.queue.control import Control
-from mailsrv.queue.dispatch import Carriers
-from mailsrv.queue.local import LocalCarrier
-from mailsrv.queue.queue import Queue
-from mailsrv.queue.reports import Reporter
-from mailsrv.queue.settling import rules, same_for_all
-from mailsrv.queue.seven_bit import SevenBitCopies
-from mailsrv.queue.turns import Turns
-from mailsrv.relay.relay import Relay
 from mailsrv.routing.router import Router
 from mailsrv.routing.srs import Srs
 from mailsrv.settings import ImapSettings, Pop3Settings, Settings, SmtpSettings
@@ -57,9 +47,6 @@ from mailsrv.smtp.server import SmtpFactory
 from mailsrv.store import durable
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
-from mailsrv.tls.peer import Opportunistic
-from mailsrv.trust.dkim import Signer
-from mailsrv.trust.dkim_keys import KEYS_FOLDER
 
 log = Logger()
 
@@ -103,62 +90,24 @@ class Parts:
             plugins.providers(IRecipientResolver),
             Srs(durable.secret(settings.data / "srs.secret"), time.time),
         )
-        signer = Signer(settings.data / KEYS_FOLDER, time.time)
-        self._queue = Queue(
-            settings.data,
-            rules(settings.queue),
-            Turns(
-                settings.queue.max_deliveries,
-                settings.queue.max_deliveries_per_destination,
-            ),
+        deliverers = plugins.providers(IDeliverer)
+        self._flow = Flow(
+            settings,
+            live=self._live,
             router=router,
             mail_store=self._mail_store,
-            reporter=Reporter(
-                settings.hostname, settings.queue.lifetime, router.is_own_domain
-            ),
-            sign=signer.sign,
+            deliverers=deliverers,
             threads=self.threads,
             reactor=reactor,
-            now=time.time,
         )
-        self._resolver = DnsResolver(
-            settings.dns, threads=self.threads, reactor=reactor
-        )
-        self._relay = Relay(
-            settings.relay,
-            hostname=settings.hostname,
-            listeners=settings.listen,
-            resolver=self._resolver,
-            policies=Opportunistic(),
-            seven_bit=SevenBitCopies(
-                self._queue.spooled, signer.sign, self.threads.read
-            ),
-            reading=self.threads.read,
-            reactor=reactor,
-            now=time.time,
-        )
-        self._data = settings.data
         self._serves_sendmail = any(
             listener.service == "sendmail" for listener in settings.listen
         )
-        self._control = Control(self._queue, time.time, reactor)
-        self._carriers = Carriers(
-            local=LocalCarrier(
-                router,
-                self._mail_store,
-                self._queue.spooled,
-                plugins.providers(IDeliverer),
-                reading=self.threads.read,
-                now=time.time,
-            ),
-            list_=_Later(),
-            relay=self._relay,
-        )
         policies = Policies(
             plugins.providers(ISenderPolicy),
-            plugins.providers(IRecipientPolicy),
+            [self._flow.list_posting, *plugins.providers(IRecipientPolicy)],
             plugins.providers(IMessagePolicy),
-            plugins.providers(IDeliverer),
+            deliverers,
         )
         self._smtp: dict[Role, SmtpFactory] = {
             role: SmtpFactory(
@@ -170,7 +119,7 @@ class Parts:
                 router=router,
                 authenticator=self._authenticator,
                 mail_store=self._mail_store,
-                queue=self._queue,
+                queue=self._flow.queue,
                 connections=self._smtp_limits,
                 reactor=reactor,
                 plugins=policies,
@@ -185,7 +134,7 @@ class Parts:
             settings.sendmail.drop,
             self._local_users,
             self._smtp["submission"],
-            self._queue.report_refused,
+            self._flow.queue.report_refused,
             self.threads,
             reactor,
         )
@@ -236,8 +185,7 @@ class Parts:
     async def _start_store(self) -> None:
         await self._mail_store.start()
         await self._mail_store.accounts_changed(self._live.current.accounts())
-        await self._queue.start(self._carriers)
-        self._control.start(self._data)
+        await self._flow.start()
         if self._serves_sendmail:
             await self._pick_up.start()
 
@@ -245,13 +193,8 @@ class Parts:
         """Hand new settings to all, and read the accounts again."""
         self._authenticator.settings = settings.login
         self._mail_store.settings = settings.store
-        self._resolver.use(settings.dns)
-        self._relay.use(settings.relay)
+        self._flow.use(settings)
         self._local_users.settings = settings.sendmail
-        self._queue.rules = rules(settings.queue)
-        self._queue.turns.most = settings.queue.max_deliveries
-        most_of_route = settings.queue.max_deliveries_per_destination
-        self._queue.turns.most_of_route = most_of_route
         self._imap.settings = settings.imap
         self._pop3.settings = settings.pop3
         self._imap.tls_settings = self._pop3.tls_settings = settings.tls
@@ -282,7 +225,7 @@ class Parts:
         drains: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._imap.drain,
             self._pop3.drain,
-            self._queue.drain,
+            self._flow.drain,
             *(factory.drain for factory in self._smtp.values()),
             *(partial(_drain, guest) for guest in self._guest_services),
         ]
@@ -295,22 +238,10 @@ class Parts:
         """Close what is open. Call it after `drain`."""
         self._live.stop()
         self._pick_up.stop()
-        await self._control.stop()
-        await self._relay.stop()
-        await self._queue.stop()
+        await self._flow.stop()
         await self._mail_store.stop()
         self.threads.stop()
         self._database.close()
-
-
-class _Later:
-    """Stands in for a carrier that is not there yet: the mail waits."""
-
-    def route(self, reverse_path: str, destination: str) -> str:
-        return destination
-
-    async def carry(self, parcel: Parcel) -> Outcome:
-        return Outcome(same_for_all(parcel.recipients, "Not there yet", time.time))
 
 
 async def _drain(service: Guest) -> None:

@@ -33,6 +33,7 @@ RANK = {
     "relay": 7,
     "lists": 7,
     "checks": 8,
+    "flow": 8,
     "web": 8,
     "listeners": 9,
     "parts": 9,

@@ -1,0 +1,177 @@
+"""What mail goes through once it is accepted: the queue, and all who carry from it."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailsrv.accounts.live import LiveDirectory
+from mailsrv.dns.client import DnsResolver
+from mailsrv.doors.guest import Asked, BuiltIn
+from mailsrv.lists.carrier import ListCarrier
+from mailsrv.lists.members import Members
+from mailsrv.lists.policy import ListPosting
+from mailsrv.lists.posting import Distributor
+from mailsrv.lists.tokens import Tokens
+from mailsrv.mailboxes.store import MailStore
+from mailsrv.queue.addressing import Addressing
+from mailsrv.queue.control import Control
+from mailsrv.queue.dispatch import Carriers
+from mailsrv.queue.local import LocalCarrier
+from mailsrv.queue.queue import Queue
+from mailsrv.queue.reports import Reporter
+from mailsrv.queue.settling import rules
+from mailsrv.queue.seven_bit import SevenBitCopies
+from mailsrv.queue.turns import Turns
+from mailsrv.relay.relay import Relay
+from mailsrv.routing.router import Router
+from mailsrv.settings import Settings
+from mailsrv.store import durable
+from mailsrv.threads import Threads
+from mailsrv.tls.peer import Opportunistic
+from mailsrv.trust.dkim import Signer
+from mailsrv.trust.dkim_keys import KEYS_FOLDER
+
+log = Logger()
+
+_SWEEP_S = 3600.0  # between looks for held posts that nobody has decided on
+
+
+class Flow:
+    """The parts, joined. `start` them, `drain` and `stop` them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        live: LiveDirectory,
+        router: Router,
+        mail_store: MailStore,
+        deliverers: Sequence[Asked],
+        threads: Threads,
+        reactor: Any,  # it provides more interfaces than one type has
+    ) -> None:
+        """Raises `QueueUnavailable`."""
+        self._data = settings.data
+        self._threads = threads
+        signer = Signer(settings.data / KEYS_FOLDER, time.time)
+        most, most_of_route = _turns(settings)
+        self.queue = Queue(
+            settings.data,
+            rules(settings.queue),
+            Turns(most, most_of_route),
+            router=router,
+            mail_store=mail_store,
+            reporter=Reporter(
+                settings.hostname, settings.queue.lifetime, router.is_own_domain
+            ),
+            sign=signer.sign,
+            threads=threads,
+            reactor=reactor,
+            now=time.time,
+        )
+        self._resolver = DnsResolver(settings.dns, threads=threads, reactor=reactor)
+        self._relay = Relay(
+            settings.relay,
+            hostname=settings.hostname,
+            listeners=settings.listen,
+            resolver=self._resolver,
+            policies=Opportunistic(),
+            seven_bit=SevenBitCopies(self.queue.spooled, signer.sign, threads.read),
+            reading=threads.read,
+            reactor=reactor,
+            now=time.time,
+        )
+        self._members = Members(settings.data / "lists.sqlite", time.time)
+        self.lists = self._list_carrier(settings, live, router, signer)
+        self.list_posting = BuiltIn(
+            "list-posting",
+            ListPosting(self._members, lambda: live.current, threads.read),
+        )
+        local = LocalCarrier(
+            router,
+            mail_store,
+            self.queue.spooled,
+            deliverers,
+            reading=threads.read,
+            now=time.time,
+        )
+        self._carriers = Carriers(local, self.lists, self._relay)
+        self._control = Control(self.queue, time.time, reactor)
+        self._sweep = LoopingCall(self._sweep_held)
+        self._sweep.clock = reactor
+
+    def _list_carrier(
+        self, settings: Settings, live: LiveDirectory, router: Router, signer: Signer
+    ) -> ListCarrier:
+        key = durable.secret(settings.data / "lists.secret")
+        tokens = Tokens(key, time.time)
+        addressing = Addressing(router)
+        distributor = Distributor(
+            self._members,
+            tokens,
+            signer,
+            addressing,
+            self.queue.spooled,
+            self._resolver,
+            lambda: None,
+            self._threads.read,
+            time.time,
+        )
+        return ListCarrier(
+            self._members,
+            tokens,
+            distributor,
+            directory=lambda: live.current,
+            addressing=addressing,
+            spool=self.queue.spooled,
+            submit=self.queue.submit,
+            held_folder=settings.data / "held",
+            hostname=settings.hostname,
+            base_url=lambda: None,
+            reading=self._threads.read,
+            now=time.time,
+        )
+
+    async def start(self) -> None:
+        await self.queue.start(self._carriers)
+        self._control.start(self._data)
+        self._sweep.start(_SWEEP_S, now=False)
+
+    def use(self, settings: Settings) -> None:
+        """Take new settings up."""
+        self._resolver.use(settings.dns)
+        self._relay.use(settings.relay)
+        self.queue.rules = rules(settings.queue)
+        self.queue.turns.most, self.queue.turns.most_of_route = _turns(settings)
+
+    async def drain(self) -> None:
+        """Begin no more attempts, and wait for those that run."""
+        await self.queue.drain()
+
+    async def stop(self) -> None:
+        """Cut what still runs, and close the rows."""
+        if self._sweep.running:
+            self._sweep.stop()
+        await self._control.stop()
+        await self._relay.stop()
+        await self.queue.stop()
+        await self._threads.read.run(self._members.close)
+
+    def _sweep_held(self) -> "Deferred[None]":
+        sweeping = self._threads.read.run(self.lists.sweep)
+        return sweeping.addErrback(_not_swept)
+
+
+def _turns(settings: Settings) -> tuple[int, int]:
+    queue = settings.queue
+    return queue.max_deliveries, queue.max_deliveries_per_destination
+
+
+def _not_swept(failure: Failure) -> None:
+    if not failure.check(CancelledError):  # else the server ends
+        log.failure("forgetting held posts failed", failure)

@@ -1,0 +1,140 @@
+"""Mailing lists of a real server, with members here and elsewhere."""
+
+import re
+import smtplib
+import time
+from collections.abc import Callable
+
+from tests.clients.server import HOST, PAUSE_S, ServerCase
+from tests.clients.sink import Sink
+
+WAIT_S = 20.0
+STAFF = "staff@example.test"
+
+
+class ListTests(ServerCase):
+    def setUp(self) -> None:
+        self.sink = Sink()
+        self.addCleanup(self.sink.server_close)
+        self.addCleanup(self.sink.shutdown)
+        self.settings = (
+            '[queue]\nretry_after = ["1h"]\n[[relay.route]]\n'
+            f'to = "127.0.0.1:{self.sink.port}"\ntls = "never"\n'
+        )
+        super().setUp()
+        self.anna = self.server.account("anna").address
+        self.ben = self.server.account("ben").address
+        self.run_list("create", STAFF, "--owner", self.anna)
+
+    def run_list(self, *arguments: str) -> str:
+        done = self.server.command("list", *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def reload(self) -> None:
+        """Have the server know at once what was changed."""
+        self.server.hang_up()
+        self.server.wait_for_log("are reloaded")
+
+    def eventually(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"never\n{self.server.log()}")
+            time.sleep(PAUSE_S)
+
+    def post(self, sender: str, to: str, subject: str = "Hi", body: str = "x") -> None:
+        """Send as another server would."""
+        with smtplib.SMTP(HOST, self.server.ports["smtp"]) as client:
+            client.sendmail(
+                sender,
+                [to],
+                f"From: {sender}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\n{body}\r\n",
+            )
+
+    def mails(self, account: str) -> list[str]:
+        return [f.read_text() for f in self.server.maildir(account).glob("new/*")]
+
+    def members(self) -> str:
+        return self.run_list("members", STAFF)
+
+    def accepted(self, sender: str, to: str) -> bool:
+        try:
+            self.post(sender, to)
+        except smtplib.SMTPRecipientsRefused:
+            return False
+        return True
+
+    def test_post_to_members_here_and_elsewhere(self) -> None:
+        self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
+        self.run_list("set", STAFF, "--subject-tag", "[Staff]", "--title", "The staff")
+        self.reload()
+        self.post("carl@far.test", STAFF)
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
+        reverse_path, octets = self.sink.copies["carl@far.test"]
+        self.assertRegex(reverse_path, r"^staff-bounces\+[a-z0-9-]+@example\.test$")
+        text = octets.decode()
+        for field in (
+            "List-Id: The staff <staff.example.test>",
+            "List-Post: <mailto:staff@example.test>",
+            "Subject: [Staff] Hi",
+            "From: carl@far.test",
+            "List-Unsubscribe: <mailto:staff-unsubscribe+",
+        ):
+            self.assertIn(field, text)
+        self.eventually(lambda: len(self.mails("ben")) == 1)
+        self.assertIn("\n\nx\n", self.mails("ben")[0])
+        self.assertFalse(self.accepted("stranger@far.test", STAFF))
+
+    def test_dead_member_is_found_by_its_bounces(self) -> None:
+        self.run_list("subscribe", STAFF, self.ben, "dead@far.test")
+        self.sink.answers["dead@far.test"] = "550 5.1.1 Nobody"
+        self.reload()
+        self.post(self.ben, STAFF)
+        self.server.wait_for_log("dead@far.test: failed")
+        self.server.wait_for_log("staff-bounces+")
+        self.assertEqual(self.mails("anna"), [])  # the list sees to it
+
+    def test_joining_and_leaving_by_mail(self) -> None:
+        self.run_list("set", STAFF, "--joining", "open")
+        self.reload()
+        self.post("carl@far.test", "staff-subscribe@example.test")
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
+        self.assertIn("unconfirmed", self.members())
+        confirm = self.address("staff-confirm", "carl@far.test")
+        self.sink.copies.clear()
+        self.post("carl@far.test", confirm)
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
+        self.assertRegex(self.members(), r"carl@far.test +subscribed")
+        leave = self.address("staff-unsubscribe", "carl@far.test")
+        self.post("somebody@else.test", leave)
+        self.eventually(lambda: re.search("carl@far.test +unsub", self.members()))
+
+    def address(self, start: str, to: str) -> str:
+        """An address with a token, of the last letter to somebody."""
+        found = re.search(rf"{start}\+[a-z0-9-]+@example\.test", self.text(to))
+        assert found is not None, self.text(to)
+        return found[0]
+
+    def text(self, to: str) -> str:
+        return self.sink.copies[to][1].decode()
+
+    def test_moderator_decides(self) -> None:
+        self.run_list("subscribe", STAFF, "carl@far.test")
+        self.run_list("set", STAFF, "--posting", "moderated")
+        self.reload()
+        self.post("stranger@else.test", STAFF)
+        self.eventually(lambda: len(self.mails("anna")) == 1)
+        self.assertEqual(self.sink.copies, {})
+        [question] = self.mails("anna")
+        self.assertIn("stranger@else.test", question)
+        found = re.search(r"staff-approve\+[a-z0-9-]+@example\.test", question)
+        assert found is not None
+        self.post(self.anna, found[0])
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
+        self.assertIn("From: stranger@else.test", self.text("carl@far.test"))
+
+    def test_owner_is_reached(self) -> None:
+        self.reload()
+        self.post("stranger@else.test", "staff-owner@example.test")
+        self.eventually(lambda: len(self.mails("anna")) == 1)
