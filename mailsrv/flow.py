@@ -66,9 +66,7 @@ class Flow:
             Turns(most, most_of_route),
             router=router,
             mail_store=mail_store,
-            reporter=Reporter(
-                settings.hostname, settings.queue.lifetime, router.is_own_domain
-            ),
+            reporter=Reporter(settings.hostname, router.is_own_domain),
             sign=signer.sign,
             threads=threads,
             reactor=reactor,

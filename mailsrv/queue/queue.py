@@ -25,7 +25,7 @@ from mailsrv.queue.carrying import Outcome, Parcel
 from mailsrv.queue.database import Filter, QueueDatabase, QueueUnavailable
 from mailsrv.queue.dispatch import Carriers, Dispatcher
 from mailsrv.queue.report_text import Kind
-from mailsrv.queue.reports import Reporter
+from mailsrv.queue.reports import Report, Reporter
 from mailsrv.queue.settling import Rules, settle
 from mailsrv.queue.spool import Spool
 from mailsrv.queue.turns import Turns
@@ -186,9 +186,7 @@ class Queue:
         self, message: Message, results: Sequence[Result], beginning: bytes
     ) -> None:
         """Tell the sender of a message that never was in the queue. As `submit`."""
-        report = self._reporter.report(
-            message, results, Kind.FAILED, beginning, self._now()
-        )
+        report = self._report(message, results, Kind.FAILED, beginning)
         await self.submit(
             report.octets,
             reverse_path="",
@@ -310,7 +308,7 @@ class Queue:
         for kind, group in reports.grouped(message, results):
             whole = reports.returns_whole(message, kind)
             original = await self._beginning(message, whole=whole)
-            report = self._reporter.report(message, group, kind, original, self._now())
+            report = self._report(message, group, kind, original)
             id = self._id()
             recipients = await self._addressing.recipients(
                 id, [report.forward_path], self._now(), notify="NEVER"
@@ -328,6 +326,19 @@ class Queue:
                 forward_path=report.forward_path,
             )
         return entries
+
+    def _report(
+        self, message: Message, results: Sequence[Result], kind: Kind, original: bytes
+    ) -> Report:
+        ends_at_utc = self.rules.schedule.ends_at_utc(message.arrived_at_utc)
+        return self._reporter.report(
+            message,
+            results,
+            kind,
+            original,
+            now_utc=self._now(),
+            ends_at_utc=ends_at_utc,
+        )
 
     async def _beginning(self, message: Message, *, whole: bool) -> bytes:
         read = partial(self.spooled.beginning, message, whole=whole)

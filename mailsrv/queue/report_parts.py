@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mailsrv.mime.date import date_time
 from mailsrv.mime.header import decode, finder, unfold
 from mailsrv.queue.report_text import Fate, Kind, said
-from mailsrv.queue.values import Message, Recipient
+from mailsrv.queue.values import Message
 
 MAX_HEADER_OCTETS = 32 * 1024  # of the original's header that go back
 MAX_WHOLE_OCTETS = 64 * 1024  # of an original that goes back whole
@@ -74,7 +74,6 @@ def of_message(message: Message, hostname: str) -> str:
 
 def of_recipient(
     kind: Kind,
-    recipient: Recipient,
     fate: Fate,
     until_utc: float | None,
     *,
@@ -84,7 +83,7 @@ def of_recipient(
     answer = fate.answer
     address_type = "rfc822" if fate.address.isascii() else "utf-8"
     fields = [
-        ("Original-Recipient", _orcpt(recipient.orcpt, is_utf8=is_utf8)),
+        ("Original-Recipient", _orcpt(fate.orcpt, is_utf8=is_utf8)),
         ("Final-Recipient", f"{address_type}; {fate.address}"),
         ("Action", kind),
         ("Status", _status(kind, answer.enhanced_code if answer else "")),

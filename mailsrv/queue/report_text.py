@@ -22,7 +22,6 @@ class Kind(StrEnum):
     DELAYED = "delayed"
     DELIVERED = "delivered"
     RELAYED = "relayed"  # to a server that will not tell us more
-    EXPANDED = "expanded"  # to the members of an alias or group
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,7 @@ class Fate:
 
     address: str
     answer: Answer | None
+    orcpt: str = ""  # RFC 3461 section 4.2
     named: str = ""  # by the sender, if an alias of this name has led to the address
 
 
@@ -39,14 +39,12 @@ SUBJECTS = {
     Kind.DELAYED: "Not delivered yet",
     Kind.DELIVERED: "Delivered",
     Kind.RELAYED: "Passed on",
-    Kind.EXPANDED: "Passed on",
 }
 _BEGINNINGS = {
     Kind.FAILED: "Your message has not been delivered to",
     Kind.DELAYED: "Your message has not been delivered yet to",
     Kind.DELIVERED: "Your message has been delivered to",
     Kind.RELAYED: "Your message has been handed over, on its way to",
-    Kind.EXPANDED: "Your message has been passed on to those who stand behind",
 }
 _ENDS = {
     Kind.FAILED: "No further attempt will be made. If the message still matters, send"
@@ -58,8 +56,6 @@ _ENDS = {
     Kind.RELAYED: "You get this confirmation because it was asked for when the message"
     " was sent. The next server on the way does not confirm deliveries, so there will"
     " be no further confirmation. If it fails later, you should be told.",
-    Kind.EXPANDED: "You get this confirmation because it was asked for when the"
-    " message was sent. There is none for each person behind the address.",
 }
 
 # By subject and detail of the enhanced code (RFC 3463, RFC 7372 and others of its

@@ -101,7 +101,6 @@ class Reporter:
     """Writes reports in the name of this server."""
 
     hostname: str
-    lifetime_s: float  # how long the queue tries
     is_own: Callable[[str], bool]  # whether a domain is one of ours
 
     def report(
@@ -110,30 +109,39 @@ class Reporter:
         results: Sequence[Result],
         kind: Kind,
         original: bytes,
+        *,
         now_utc: float,
+        ends_at_utc: float,
     ) -> Report:
         """Write one report on results of one kind and reverse-path (see `grouped`).
 
         `original` is the message's header block as it was sent, or all of the message
-        where `returns_whole` says so; LF or CRLF.
+        where `returns_whole` says so; LF or CRLF. At `ends_at_utc` the queue gives up.
         """
         found = report_parts.read_original(original)
-        # Who wrote from elsewhere to an alias here is not told where it leads.
-        fates = [_fate(result, hides=message.account is None) for result in results]
+        # Who wrote from elsewhere to an alias here is not told where it leads, nor to
+        # how many.
+        every = [_fate(result, hides=message.account is None) for result in results]
+        fates = [*{fate.address: fate for fate in every}.values()]
         told = _reverse_path(message, results[0].recipient)
         is_utf8 = message.smtputf8 or not (
             told.isascii() and all(fate.address.isascii() for fate in fates)
         )
         parts = (
-            self._for_people(message, kind, fates, found),
-            self._for_programs(message, kind, results, fates, is_utf8=is_utf8),
+            self._for_people(message, kind, fates, found, ends_at_utc),
+            self._for_programs(message, kind, fates, ends_at_utc, is_utf8=is_utf8),
             _returned(message, kind, found, is_utf8=is_utf8),
         )
         fields = self._fields(message, kind, results[0].recipient, found, now_utc)
         return Report(report_parts.multipart(fields, parts), told)
 
     def _for_people(
-        self, message: Message, kind: Kind, fates: list[Fate], original: Original
+        self,
+        message: Message,
+        kind: Kind,
+        fates: list[Fate],
+        original: Original,
+        ends_at_utc: float,
     ) -> bytes:
         text = report_text.text(
             kind,
@@ -141,7 +149,7 @@ class Reporter:
             hostname=self.hostname,
             subject=original.subject,
             arrived_at_utc=message.arrived_at_utc,
-            ends_at_utc=message.arrived_at_utc + self.lifetime_s,
+            ends_at_utc=ends_at_utc,
             queue_id=message.id,
         )
         content = text.encode("utf-8", "replace")
@@ -151,19 +159,16 @@ class Reporter:
         self,
         message: Message,
         kind: Kind,
-        results: Sequence[Result],
-        fates: Sequence[Fate],
+        fates: list[Fate],
+        ends_at_utc: float,
         *,
         is_utf8: bool,
     ) -> bytes:
-        ends_at_utc = message.arrived_at_utc + self.lifetime_s
         until = ends_at_utc if kind is Kind.DELAYED else None
         groups = [report_parts.of_message(message, self.hostname)]
         groups += [
-            report_parts.of_recipient(
-                kind, result.recipient, fate, until, is_utf8=is_utf8
-            )
-            for result, fate in zip(results, fates, strict=True)
+            report_parts.of_recipient(kind, fate, until, is_utf8=is_utf8)
+            for fate in fates
         ]
         name = f"message/{'global-' if is_utf8 else ''}delivery-status"
         content = "\n".join(groups).encode("utf-8", "replace")
@@ -208,10 +213,11 @@ def _fate(result: Result, *, hides: bool) -> Fate:
     recipient = result.recipient
     answer = result.answer or recipient.answer
     if not (recipient.original and hides):
-        return Fate(recipient.forward_path, answer, recipient.original)
+        named = recipient.original
+        return Fate(recipient.forward_path, answer, recipient.orcpt, named)
     if answer is not None:
         answer = Answer(answer.code, answer.enhanced_code, "", answer.at_utc)
-    return Fate(recipient.original, answer)
+    return Fate(recipient.original, answer, recipient.orcpt)
 
 
 def _returned(

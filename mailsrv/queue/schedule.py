@@ -23,9 +23,13 @@ class Schedule:
         `attempts` counts those that failed, at least 1; `chance` is between 0 and 1.
         The last attempt is made at the end of the message's time, not before.
         """
-        ends_at = arrived_at_utc + self.lifetime_s
+        ends_at = self.ends_at_utc(arrived_at_utc)
         if now_utc >= ends_at:
             return None
         pause_s = self.pauses_s[min(attempts, len(self.pauses_s)) - 1]
         pause_s *= 1 - JITTER + 2 * JITTER * chance
         return min(now_utc + pause_s, ends_at)
+
+    def ends_at_utc(self, arrived_at_utc: float) -> float:
+        """Return when the time of a message is over."""
+        return arrived_at_utc + self.lifetime_s

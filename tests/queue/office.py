@@ -103,7 +103,7 @@ class QueueCase(SynchronousTestCase):
             Turns(8, 20),
             router=self.router,
             mail_store=self.mail_store,
-            reporter=Reporter("mail.example.test", 7200, self.router.is_own_domain),
+            reporter=Reporter("mail.example.test", self.router.is_own_domain),
             sign=self.sign,
             threads=self.threads,
             reactor=self.clock,

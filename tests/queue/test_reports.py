@@ -4,6 +4,7 @@ from email import message_from_bytes, message_from_string
 from email.header import decode_header, make_header
 from email.message import Message as Parsed
 
+from flufl.bounce import all_failures, scan_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -177,10 +178,16 @@ class CalledForTests(SynchronousTestCase):
 def write(
     kind: Kind, *results: Result, on: Message | None = None, original: bytes = HEADER
 ) -> Report:
-    reporter = Reporter(
-        "mail.office.example", 5 * DAY_S, {"office.example"}.__contains__
+    reporter = Reporter("mail.office.example", {"office.example"}.__contains__)
+    on = on or message()
+    return reporter.report(
+        on,
+        results,
+        kind,
+        original,
+        now_utc=NOW,
+        ends_at_utc=on.arrived_at_utc + 5 * DAY_S,
     )
-    return reporter.report(on or message(), results, kind, original, NOW)
 
 
 def parts(report: Report) -> tuple[Parsed, str, list[Parsed], Parsed]:
@@ -317,6 +324,10 @@ class ReportTests(SynchronousTestCase):
         _, text, groups, _ = parts(report)
         self.assertEqual(groups[1]["Final-Recipient"], "rfc822; info@office.example")
         self.assertIn("does not exist", text)
+        # nor to how many it leads
+        other = recipient("c@home.example", "home.example", original=to.original)
+        report = write(Kind.FAILED, failed(to, secret), failed(other, secret), on=on)
+        self.assertEqual(report.octets.count(b"Final-Recipient"), 1)
         # colleagues do
         _, text, _, _ = parts(write(Kind.FAILED, failed(to, secret)))
         self.assertIn("ben@home.example (behind info@office.example)", text)
@@ -367,6 +378,14 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(report.octets.count(b"\nAction:"), 1)
         self.assertNotIn(b"\nX: y", report.octets)
         self.assertNotIn(b"Original-Envelope-Id", report.octets)
+
+    def test_another_program_reads_who_failed(self) -> None:
+        results = [failed(recipient(f"r{i}@example.net")) for i in range(2)]
+        parsed = message_from_bytes(write(Kind.FAILED, *results).octets)
+        self.assertEqual(scan_message(parsed), {b"r0@example.net", b"r1@example.net"})
+        parsed = message_from_bytes(write(Kind.DELAYED, delayed()).octets)
+        temporary, permanent = all_failures(parsed)
+        self.assertEqual((temporary, permanent), ({b"ben@example.net"}, set()))
 
     def test_lists_read_it_as_a_hard_bounce(self) -> None:
         octets = write(Kind.FAILED, failed()).octets
