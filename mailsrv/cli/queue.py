@@ -22,7 +22,6 @@ from mailsrv.cli.queue_why import said_in_words
 from mailsrv.cli.server_call import ServerAway, call
 from mailsrv.cli.times import ago, at
 from mailsrv.queue.admin import ACTIONS, Action
-from mailsrv.queue.control import SOCKET
 from mailsrv.queue.database import Filter, QueueDatabase, QueueUnavailable
 from mailsrv.queue.report_text import said
 from mailsrv.queue.values import Message, Recipient, State
@@ -247,7 +246,7 @@ def _change(action: Action, help: str) -> None:
         become_mail_user(settings)
         request = {"do": action, "where": where, "all": every}
         try:
-            answer = call(settings.data / SOCKET, request)
+            answer = call(settings.data, request)
         except ServerAway as away:
             raise click.ClickException(str(away)) from away
         if as_json:

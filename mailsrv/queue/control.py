@@ -6,6 +6,7 @@ what cannot be done ``{"error": "..."}``.
 """
 
 import json
+import os
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -37,6 +38,14 @@ class BadRequest(Exception):
     """What was asked for makes no sense; the text says why."""
 
 
+def reached_by(folder_fd: int) -> str:
+    """Return a path of the socket that is short, however long the folder's is.
+
+    unix(7) allows 108 octets.
+    """
+    return f"/proc/self/fd/{folder_fd}/{SOCKET}"
+
+
 class Control:
     """Answers requests on a queue."""
 
@@ -46,23 +55,26 @@ class Control:
         self._now = now
         self._reactor = reactor
         self._port: IListeningPort | None = None
+        self._folder_fd = -1
 
     def start(self, data: Path) -> None:
         """Listen. Without the socket the server works, but for these requests."""
-        path = data / SOCKET
         with suppress(FileNotFoundError):
-            path.unlink()  # a killed server's; the queue's lock is ours
+            (data / SOCKET).unlink()  # a killed server's; the queue's lock is ours
         factory = Factory.forProtocol(lambda: _Session(self))
         factory.noisy = False
+        self._folder_fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = reached_by(self._folder_fd)
         try:
-            self._port = self._reactor.listenUNIX(str(path), factory, mode=0o600)
+            self._port = self._reactor.listenUNIX(path, factory, mode=0o600)
         except (CannotListenError, OSError) as error:
-            log.error("{path}: {reason}", path=str(path), reason=str(error))
+            log.error("{folder}: {reason}", folder=str(data), reason=str(error))
 
     async def stop(self) -> None:
         if self._port is not None:
             port, self._port = self._port, None
             await _stopped(port)
+            os.close(self._folder_fd)
 
     async def answer(self, request: object) -> Mapping[str, object]:
         """Do what is asked. Raises BadRequest and StoreError."""
