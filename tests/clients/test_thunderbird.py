@@ -11,7 +11,7 @@ import time
 from email.message import EmailMessage
 
 from tests.clients.server import HOST, ServerCase
-from tests.clients.thunderbird import STEP_S, TLS, Thunderbird
+from tests.clients.thunderbird import STEP_S, Thunderbird
 
 LARGE = 10 * 1024 * 1024
 
@@ -27,20 +27,6 @@ class ThunderbirdTests(ServerCase):
         self.thunderbird = Thunderbird(self.folder / "profile")
         self.addCleanup(self.thunderbird.kill)
         self.do = self.thunderbird.do
-
-    def set_up(self) -> None:
-        pem = self.server.ca.read_text().splitlines()
-        self.do(
-            "setUp",
-            host="localhost",
-            imap=self.server.ports["imaps"],
-            smtp=self.server.ports["submissions"],
-            socketType=TLS,
-            address=self.server.account("anna").address,
-            login=self.server.account("anna").login,
-            password=self.server.password("anna"),
-            ca="".join(pem[1:-1]),
-        )
 
     def mail(self, subject: str, text: str, attachment: bytes = b"") -> None:
         message = EmailMessage()
@@ -58,7 +44,7 @@ class ThunderbirdTests(ServerCase):
     def test_a_day_with_an_account(self) -> None:
         for subject in ("first", "second", "third"):
             self.mail(subject, f"This is the {subject} letter: Grüße.")
-        self.set_up()
+        self.thunderbird.set_up(self.server)
         self.read_and_mark()
         self.move_and_delete()
         self.be_told_of_new_mail()

@@ -79,6 +79,34 @@ async function untilUpdated(what, folder, condition) {
 const header = (folder, subject) =>
   [...folder.messages].find(message => message.mime2DecodedSubject == subject);
 
+async function streamed(folder, subject, convert) {
+  const where = folderOf(folder);
+  const uri = where.getUriForMsg(header(where, subject));
+  let text = "";
+  await new Promise((resolve, reject) => {
+    const listener = {
+      QueryInterface: ChromeUtils.generateQI(["nsIStreamListener"]),
+      onStartRequest() {},
+      onDataAvailable(request, stream, offset, count) {
+        const input = Cc["@mozilla.org/binaryinputstream;1"].createInstance(
+          Ci.nsIBinaryInputStream
+        );
+        input.setInputStream(stream);
+        text += input.readBytes(count);
+      },
+      onStopRequest(request, status) {
+        Components.isSuccessCode(status)
+          ? resolve()
+          : reject(new Error(`stream failed: 0x${status.toString(16)}`));
+      },
+    };
+    MailServices.messageServiceFromURI(uri).streamMessage(
+      uri, listener, null, null, convert, "", false
+    );
+  });
+  return text;
+}
+
 const actions = {
   // The account, as the account manager makes it from what a person types in.
   async setUp({ host, imap, smtp, socketType, address, login, password, ca }) {
@@ -180,32 +208,21 @@ const actions = {
   },
 
   async source({ folder, subject }) {
-    const where = folderOf(folder);
-    const uri = where.getUriForMsg(header(where, subject));
-    let text = "";
-    await new Promise((resolve, reject) => {
-      const listener = {
-        QueryInterface: ChromeUtils.generateQI(["nsIStreamListener"]),
-        onStartRequest() {},
-        onDataAvailable(request, stream, offset, count) {
-          const input = Cc["@mozilla.org/binaryinputstream;1"].createInstance(
-            Ci.nsIBinaryInputStream
-          );
-          input.setInputStream(stream);
-          text += input.readBytes(count);
-        },
-        onStopRequest(request, status) {
-          Components.isSuccessCode(status)
-            ? resolve()
-            : reject(new Error(`stream failed: 0x${status.toString(16)}`));
-        },
-      };
-      MailServices.messageServiceFromURI(uri).streamMessage(
-        uri, listener, null, null, false, "", false
-      );
-    });
+    const text = await streamed(folder, subject, false);
     return { length: text.length, start: text.slice(0, 2000), end: text.slice(-200) };
   },
+
+  // What the message pane has: HTML, as Thunderbird makes it of the message.
+  async shown({ folder, subject }) {
+    const message = header(folderOf(folder), subject);
+    const last = message.numReferences - 1;
+    return {
+      html: await streamed(folder, subject, true),
+      answers: last < 0 ? null : message.getStringReference(last),
+    };
+  },
+
+  messageId: ({ folder, subject }) => header(folderOf(folder), subject).messageId,
 
   read({ folder, subject }) {
     const where = folderOf(folder);

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.python.util import sibpath
 
 from tests.clients.marionette import Marionette
+from tests.clients.server import Server
 
 SCRIPT = Path(sibpath(__file__, "thunderbird.js"))
 CLEAR, TLS = 0, 3  # nsMsgSocketType
@@ -89,6 +90,22 @@ class Thunderbird:
         """Have Thunderbird do `action`. Any: what it returns, as JSON."""
         call = f"return run({json.dumps(action)}, {json.dumps(values)});"
         return self._marionette.run(f"{SCRIPT.read_text()}\n{call}")
+
+    def set_up(self, server: Server) -> None:
+        """Make Anna's account, with TLS throughout."""
+        pem = server.ca.read_text().splitlines()
+        anna = server.account("anna")
+        self.do(
+            "setUp",
+            host="localhost",
+            imap=server.ports["imaps"],
+            smtp=server.ports["submissions"],
+            socketType=TLS,
+            address=anna.address,
+            login=anna.login,
+            password=server.password("anna"),
+            ca="".join(pem[1:-1]),
+        )
 
     def quit(self) -> None:
         """End it as a person does: the profile is saved."""
