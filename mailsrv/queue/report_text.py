@@ -32,6 +32,7 @@ class Fate:
     answer: Answer | None
     orcpt: str = ""  # RFC 3461 section 4.2
     named: str = ""  # by the sender, if an alias of this name has led to the address
+    is_hidden: bool = False  # the address is an alias; where it leads is not told
 
 
 SUBJECTS = {
@@ -128,6 +129,12 @@ _ELSE_DELAYED = "The other server does not take the message for now."
 _LATER = "The other server asks us to try again later. That is often so, and passes."
 
 
+_BEHIND = (
+    "Mail to this address is passed on to another one, whose server does not take the"
+    " message. Please ask the person in another way."
+)
+
+
 def reason(kind: Kind, answer: Answer) -> str:
     """Say in plain words why a recipient has no mail yet, and what to do."""
     parts = answer.enhanced_code.split(".")
@@ -168,7 +175,9 @@ def _of_recipient(kind: Kind, fate: Fate) -> str:
     lines = [f"  {shown(fate.address)}{led}"]
     answer = fate.answer
     if kind in (Kind.FAILED, Kind.DELAYED) and answer is not None:
-        lines.append(_wrapped(reason(kind, answer), "      "))
+        hides = fate.is_hidden and kind is Kind.FAILED
+        why = _BEHIND if hides else reason(kind, answer)
+        lines.append(_wrapped(why, "      "))
         if answer.peer:
             lines.append(_wrapped(f"The server {answer.peer} says:", "      "))
         else:

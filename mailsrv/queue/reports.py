@@ -86,15 +86,6 @@ class Report:
     octets: bytes  # whole, with CRLF
     forward_path: str
 
-    @property
-    def smtputf8(self) -> bool:
-        """Whether its own header is not ASCII."""
-        return not self.forward_path.isascii()
-
-    @property
-    def eight_bit(self) -> bool:
-        return not self.octets.isascii()
-
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
@@ -125,7 +116,8 @@ class Reporter:
         fates = [*{fate.address: fate for fate in every}.values()]
         told = _reverse_path(message, results[0].recipient)
         is_utf8 = message.smtputf8 or not (
-            told.isascii() and all(fate.address.isascii() for fate in fates)
+            (told + message.reverse_path).isascii()
+            and all(fate.address.isascii() for fate in fates)
         )
         parts = (
             self._for_people(message, kind, fates, found, ends_at_utc),
@@ -192,7 +184,8 @@ class Reporter:
         fields = [
             f"Date: {date_time(now_utc)}",
             f"From: Mail Delivery System <postmaster@{domain}>",
-            f"To: <{told}>",
+            # The sender, where the reverse-path is an address of ours for them.
+            f"To: <{message.reverse_path or told}>",
             f"Subject: {encoded_words.text(subject)}",
             f"Message-ID: <{own}>",
             "Auto-Submitted: auto-replied",  # RFC 3834 section 5
@@ -217,7 +210,7 @@ def _fate(result: Result, *, hides: bool) -> Fate:
         return Fate(recipient.forward_path, answer, recipient.orcpt, named)
     if answer is not None:
         answer = Answer(answer.code, answer.enhanced_code, "", answer.at_utc)
-    return Fate(recipient.original, answer, recipient.orcpt)
+    return Fate(recipient.original, answer, recipient.orcpt, is_hidden=True)
 
 
 def _returned(
