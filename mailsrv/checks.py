@@ -23,6 +23,7 @@ from mailsrv.settings import Settings
 from mailsrv.settings_file import Problem
 from mailsrv.store import pop3_uidl
 from mailsrv.tls.contexts import UnusableCertificate, load_certificates
+from mailsrv.tls.peer_certificate import authorities_of
 
 IMPLICIT_TLS = ("submissions", "imaps", "pop3s")  # RFC 8314 section 3
 PROXY_PREFIX = "haproxy:"  # of an endpoint behind the PROXY protocol
@@ -62,6 +63,7 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     found += _trusted_networks(settings)
     found += _name_servers(settings)
     found += [Problem(*wrong) for wrong in routes.problems(settings.relay.route)]
+    found += _tls_policies(settings)
     if not settings.queue.retry_after:
         allowed = 'pauses, such as ["5m", "30m"]'
         found.append(Problem("queue.retry_after", "is empty", allowed))
@@ -80,6 +82,18 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
         wrong = f'"{user.name}" is another user, and only root can become it'
         found.append(Problem("user", wrong, "start as root, or leave it out"))
     return [*found, *_owner(settings, user), *_keys(settings, user)]
+
+
+def _tls_policies(settings: Settings) -> Iterator[Problem]:
+    for number, policy in enumerate(settings.relay.tls_policy, 1):
+        if (file := policy.ca_file) is None:
+            continue
+        try:
+            authorities_of(file)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "has no certificate"
+            key = f"relay.tls_policy[{number}].ca_file"
+            yield Problem(key, f"{file}: {why}", "a file of certificates (PEM)")
 
 
 def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:

@@ -32,7 +32,12 @@ from mailsrv.routing.router import Router
 from mailsrv.settings import Settings
 from mailsrv.store import durable
 from mailsrv.threads import Threads
-from mailsrv.tls.peer import Opportunistic
+from mailsrv.tls.https import Https
+from mailsrv.tls.peer import unverified_context
+from mailsrv.tls.peer_policies import Policies
+from mailsrv.tls.peer_records import PeerRecords
+from mailsrv.tls.sts_cache import StsCache
+from mailsrv.tls.tls_reporting import TlsReporting
 from mailsrv.trust.dkim import Signer
 from mailsrv.trust.dkim_keys import KEYS_FOLDER
 
@@ -73,12 +78,35 @@ class Flow:
             now=time.time,
         )
         self._resolver = DnsResolver(settings.dns, threads=threads, reactor=reactor)
+        self._peers = PeerRecords(settings.data / "peers.sqlite")
+        https = Https(
+            self._resolver, reactor=reactor, private=settings.relay.private_addresses
+        )
+        self._tls_reporting = TlsReporting(
+            self._peers,
+            self._resolver,
+            https,
+            threads.peers,
+            hostname=settings.hostname,
+            sends=settings.relay.tls.reports,
+            submit=self.queue.submit,
+            reactor=reactor,
+            now=time.time,
+        )
+        self._policies = Policies(
+            settings.relay.tls,
+            settings.relay.tls_policy,
+            resolver=self._resolver,
+            sts=StsCache(self._peers, self._resolver, https, threads.peers, time.time),
+            context=unverified_context(),
+            note=self._tls_reporting.note,
+        )
         self._relay = Relay(
             settings.relay,
             hostname=settings.hostname,
             listeners=settings.listen,
             resolver=self._resolver,
-            policies=Opportunistic(),
+            policies=self._policies,
             seven_bit=SevenBitCopies(self.queue.spooled, signer.sign, threads.read),
             reading=threads.read,
             reactor=reactor,
@@ -139,11 +167,14 @@ class Flow:
         await self.queue.start(self._carriers)
         self._control.start(self._data)
         self._sweep.start(_SWEEP_S, now=False)
+        self._tls_reporting.start()
 
     def use(self, settings: Settings) -> None:
         """Take new settings up."""
         self._resolver.use(settings.dns)
         self._relay.use(settings.relay)
+        self._policies.use(settings.relay.tls, settings.relay.tls_policy)
+        self._tls_reporting.sends = settings.relay.tls.reports
         self.queue.rules = rules(settings.queue)
         self.queue.turns.most, self.queue.turns.most_of_route = _turns(settings)
 
@@ -158,6 +189,8 @@ class Flow:
         await self._control.stop()
         await self._relay.stop()
         await self.queue.stop()
+        await self._tls_reporting.stop()
+        await self._threads.peers.run(self._peers.close)
         await self._threads.read.run(self._members.close)
 
     def _sweep_held(self) -> "Deferred[None]":

@@ -353,6 +353,51 @@ class RelayRoute:
     )
 
 
+TlsMode = Literal["opportunistic", "require", "verify"]
+
+
+@attrs.frozen(kw_only=True)
+class RelayTls:
+    """``[relay.tls]``: TLS with the mail servers (MX) of other domains."""
+
+    mode: TlsMode = key(
+        "opportunistic",
+        "the least for all domains: TLS where it is offered, TLS always, or TLS always "
+        "with a certificate that is verified; a domain may demand more",
+    )
+    dane: bool = key(
+        True, "honour TLSA records; they count only from a resolver that is believed"
+    )
+    mta_sts: bool = key(True, "honour the MTA-STS policies of domains")
+    reports: bool = key(
+        True, "send domains that ask for it a daily count of TLS failures (TLSRPT)"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class RelayTlsPolicy:
+    """``[[relay.tls_policy]]``: TLS with some domains, instead of ``mode``."""
+
+    domains: list[str] = attrs.field(
+        metadata={"doc": 'recipient domains; "*.example.net": all below that one'}
+    )
+    mode: Literal["never", "opportunistic", "require", "verify"] = attrs.field(
+        metadata={
+            "doc": "never and opportunistic ignore what the domain itself demands"
+        }
+    )
+    ca_file: Path | None = key(
+        None, "PEM; with verify: the authorities that count, instead of the system's"
+    )
+    names: list[str] = attrs.field(
+        factory=list,
+        metadata={
+            "doc": "with verify: names of which the certificate has one, "
+            "instead of the MX host's"
+        },
+    )
+
+
 @attrs.frozen(kw_only=True)
 class RelaySettings:
     """``[relay]``: the way to other servers."""
@@ -362,6 +407,10 @@ class RelaySettings:
     )
     route: list[RelayRoute] = attrs.field(
         factory=list, metadata={"doc": "ways other than MX"}
+    )
+    tls: RelayTls = RelayTls()
+    tls_policy: list[RelayTlsPolicy] = attrs.field(
+        factory=list, metadata={"doc": "TLS with single domains"}
     )
 
 

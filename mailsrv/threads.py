@@ -142,8 +142,8 @@ class Threads:
     """All pools of a process. Call from the reactor thread only.
 
     `read` is for reads of the store, `sync` for writing and syncing message
-    files, `hash` for password hashes, `queue` for the queue's rows; `write` keeps an
-    account's order.
+    files, `hash` for password hashes, `queue` for the queue's rows, `peers` for
+    what is kept of other servers; `write` keeps an account's order.
     """
 
     def __init__(
@@ -161,6 +161,7 @@ class Threads:
         self.sync = Pool(reactor, syncers, "sync")
         self.hash = Pool(reactor, hashers, "hash")
         self.queue = Pool(reactor, 1, "queue")
+        self.peers = Pool(reactor, 1, "peers")
         self._queues: dict[str, deque[_Job]] = {}
 
     def write(self, account: str, call: Callable[[], T]) -> "Deferred[T]":
@@ -194,5 +195,6 @@ class Threads:
 
     def stop(self) -> None:
         """End all pools after the jobs that they hold."""
-        for pool in (self.read, self.sync, self.hash, self.queue, self._writers):
+        shared = (self.read, self.sync, self.hash, self.queue, self.peers)
+        for pool in (*shared, self._writers):
             pool.stop()

@@ -57,4 +57,5 @@ class InlineThreads(Threads):
         self.read = self.read_jobs = InlinePool(self.clock)
         self.sync = InlinePool(self.clock)
         self.queue = InlinePool(self.clock)
+        self.peers = InlinePool(self.clock)
         self._writers = InlinePool(self.clock)

@@ -31,6 +31,7 @@ NO_DEFAULT = {
 AS_EXAMPLE = {
     "plugin",
     "relay.route",
+    "relay.tls_policy",
     "sendmail.users",
     "smtp.trusted_networks",
 }  # in comments: there is none that every office has

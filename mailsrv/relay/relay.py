@@ -32,7 +32,6 @@ from mailsrv.threads import Pool
 from mailsrv.tls.peer import (
     AnyHost,
     DomainPolicy,
-    NotTrusted,
     PeerPolicies,
     PeerTls,
     Unverified,
@@ -40,6 +39,7 @@ from mailsrv.tls.peer import (
     unverified_context,
     verified_context,
 )
+from mailsrv.tls.peer_certificate import NotTrusted
 
 log = Logger()
 

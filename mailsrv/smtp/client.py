@@ -32,7 +32,8 @@ from mailsrv.smtp.outgoing import (
     StartTls,
 )
 from mailsrv.smtp.reply import Reply
-from mailsrv.tls.peer import NotTrusted, PeerTls
+from mailsrv.tls.peer import PeerTls
+from mailsrv.tls.peer_certificate import NotTrusted
 
 HANDSHAKE_TIMEOUT_S = 60
 LINGER_S = 5.0  # for the peer to close after QUIT
@@ -78,6 +79,7 @@ class SmtpClient(Protocol):
         self._told: deque[Ready | SendContent | Done | Ended] = deque()
         self._waiter: Deferred[None] | None = None  # for something told
         self._room: Deferred[None] | None = None  # the transport is full until then
+        self._ips = ("", "")  # ours, and the peer's
         self._shaking_hands = False
         self._tls_failure: NotTrusted | None = None
         self._lost = False
@@ -127,6 +129,9 @@ class SmtpClient(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+        ends = self.transport.getHost(), self.transport.getPeer()
+        # A UNIX socket's have none. Later, a lost transport does not know.
+        self._ips = getattr(ends[0], "host", ""), getattr(ends[1], "host", "")
         self.transport.registerProducer(self, True)
         if self._implicit_tls:
             self._start_tls()
@@ -148,7 +153,7 @@ class SmtpClient(Protocol):
             why = reason.value if reason is not None else None
             self._tls_failure = NotTrusted(_handshake_text(why))
             self._told_lost(Reply(451, "4.7.5", self._tls_failure.text))
-            self._peer_tls.note(self._tls_failure)
+            self._note(self._tls_failure)
         else:
             self._told_lost(LOST)
         if self.gone is not None:
@@ -162,10 +167,10 @@ class SmtpClient(Protocol):
             self.tls = self._peer_tls.judge(connection)
         except NotTrusted as failure:
             self._tls_failure = failure
-            self._peer_tls.note(failure)
+            self._note(failure)
             self._give_up(Reply(451, "4.7.5", f"TLS: {failure.text}"))
             return
-        self._peer_tls.note(None)
+        self._note(None)
         if self._implicit_tls:
             self.engine.tls_active = True
             self._wait_s(self.engine.timeout_s)
@@ -254,6 +259,10 @@ class SmtpClient(Protocol):
                 self._told.append(event)
         self.resumeProducing()
         self._wake()
+
+    def _note(self, failure: NotTrusted | None) -> None:
+        sending_ip, receiving_ip = self._ips
+        self._peer_tls.note(failure, sending_ip=sending_ip, receiving_ip=receiving_ip)
 
     def _give_up(self, why: Reply) -> None:
         self.usable = False

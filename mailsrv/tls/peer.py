@@ -15,23 +15,20 @@ from twisted.internet.ssl import CertificateOptions, platformTrust
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from mailsrv.tls.peer_certificate import NotTrusted
+
 Need = Literal["never", "may", "must"]
-
-
-class NotTrusted(Exception):
-    """The peer did not show what it has to; `result_type` is of RFC 8460 4.3."""
-
-    def __init__(self, text: str, result_type: str = "validation-failure") -> None:
-        super().__init__(text)
-        self.text = text
-        self.result_type = result_type
 
 
 class PeerTls(Protocol):
     """How to speak TLS with one host."""
 
-    tls: Need
-    source: str  # who demands it: "opportunistic", "setting", "mta-sts", "dane", ...
+    @property
+    def tls(self) -> Need: ...
+
+    @property
+    def source(self) -> str:
+        """Who demands it: "opportunistic", "setting", "MTA-STS", "DANE", ..."""
 
     def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
         """Return what ``startTLS`` of a transport takes."""
@@ -39,20 +36,31 @@ class PeerTls(Protocol):
     def judge(self, connection: SSL.Connection) -> str:
         """Return version, cipher and trust in words. Raises `NotTrusted`."""
 
-    def note(self, failure: NotTrusted | None) -> None:
-        """Count a success or a failure, for reports."""
+    def note(
+        self,
+        failure: NotTrusted | None,
+        *,
+        sending_ip: str = "",
+        receiving_ip: str = "",
+    ) -> None:
+        """Count a success or a failure, for reports; no STARTTLS is one, too."""
 
 
 class DomainPolicy(Protocol):
     """What a recipient domain demands of the way to its servers."""
 
-    text: str  # in words
+    @property
+    def text(self) -> str:
+        """It in words."""
 
     def allows(self, host: str) -> bool:
         """Whether this MX host may have the domain's mail."""
 
     async def for_host(self, host: str, *, secure: bool) -> PeerTls:
-        """Return how to speak with a host; `secure`: DNSSEC vouches for its name."""
+        """Return how to speak with a host; `secure`: DNSSEC vouches for MX and address.
+
+        Raises `NotTrusted`: for now it must not have the domain's mail.
+        """
 
 
 class PeerPolicies(Protocol):
@@ -96,7 +104,13 @@ class Unverified:
     def judge(self, connection: SSL.Connection) -> str:
         return f"{version_and_cipher(connection)}, not verified"
 
-    def note(self, failure: NotTrusted | None) -> None:
+    def note(
+        self,
+        failure: NotTrusted | None,
+        *,
+        sending_ip: str = "",
+        receiving_ip: str = "",
+    ) -> None:
         """Nobody wants to know."""
 
 
@@ -122,7 +136,13 @@ class Verified:
             raise NotTrusted(text, "certificate-host-mismatch") from error
         return f"{version_and_cipher(connection)}, verified"
 
-    def note(self, failure: NotTrusted | None) -> None:
+    def note(
+        self,
+        failure: NotTrusted | None,
+        *,
+        sending_ip: str = "",
+        receiving_ip: str = "",
+    ) -> None:
         """Nobody wants to know."""
 
 

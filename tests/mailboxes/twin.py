@@ -73,4 +73,5 @@ class TwinThreads(Threads):
         self.sync = TwinPool()
         self.hash = TwinPool()
         self.queue = TwinPool()
+        self.peers = TwinPool()
         self._writers = self.writers = TwinPool()

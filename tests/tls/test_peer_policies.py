@@ -1,0 +1,295 @@
+"""What domains demand, against certificates of every kind."""
+
+import hashlib
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailsrv.dns.memory import MemoryResolver
+from mailsrv.settings import RelayTls, RelayTlsPolicy
+from mailsrv.tls.https import HttpsAnswer, HttpsFailed
+from mailsrv.tls.peer import PeerTls, unverified_context
+from mailsrv.tls.peer_certificate import NotTrusted
+from mailsrv.tls.peer_policies import HostTls, Policies
+from mailsrv.tls.peer_records import PeerRecords
+from mailsrv.tls.sts_cache import StsCache
+from tests.inline_threads import InlineThreads
+from tests.tls.peers import Issued, handshake, issue
+
+HOST, DOMAIN = "mx.far.test", "far.test"
+POLICY = "version: STSv1\nmode: {mode}\nmx: mx.far.test\nmax_age: 1000\n"
+
+
+class MemoryHttps:
+    """Answers with what it is given."""
+
+    def __init__(self) -> None:
+        self.answer: HttpsAnswer | None = None
+        self.asked: list[str] = []
+
+    async def get(self, url: str, *, max_octets: int) -> HttpsAnswer:
+        self.asked.append(url)
+        if self.answer is None:
+            raise HttpsFailed("its host does not answer")
+        return self.answer
+
+
+def spki(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(
+        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
+
+class PolicyCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.threads = InlineThreads()
+        self.clock = self.threads.clock
+        self.clock.rightNow = 1_800_000_000.0
+        self.https = MemoryHttps()
+        self.records = PeerRecords(Path(self.mktemp()))
+        self.addCleanup(self.records.close)
+        self.resolver = MemoryResolver(
+            {("far.test", "NS"): ["a."], (HOST, "A"): ["192.0.2.1"]},
+            secure=[HOST, f"_25._tcp.{HOST}"],
+        )
+        self.noted: list[tuple[HostTls, NotTrusted | None]] = []
+        self.settings = RelayTls()
+        self.single: list[RelayTlsPolicy] = []
+
+    def policies(self) -> Policies:
+        sts = StsCache(
+            self.records,
+            self.resolver,
+            self.https,  # type: ignore[arg-type]  # of it only `get` is used
+            self.threads.peers,
+            self.clock.seconds,
+        )
+        return Policies(
+            self.settings,
+            self.single,
+            resolver=self.resolver,
+            sts=sts,
+            context=unverified_context(),
+            note=lambda host, failure, *_: self.noted.append((host, failure)),
+        )
+
+    def for_host(self, *, secure: bool = False, require_tls: bool = False) -> PeerTls:
+        async def ask() -> PeerTls:
+            policy = await self.policies().for_domain(DOMAIN, require_tls=require_tls)
+            self.allowed = policy.allows(HOST)
+            return await policy.for_host(HOST, secure=secure)
+
+        asking = Deferred.fromCoroutine(ask())
+        self.clock.advance(0)
+        found: PeerTls = self.successResultOf(asking)
+        return found
+
+    def judged(self, tls: PeerTls, issued: Issued) -> str:
+        """What is said of a certificate, or why it is refused."""
+        try:
+            said = tls.judge(handshake(issued))
+        except NotTrusted as failure:
+            return f"refused: {failure.result_type}"
+        return said.partition(", ")[2]
+
+    def trust(self, authority: Issued) -> RelayTlsPolicy:
+        file = Path(self.mktemp())
+        file.write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+        return RelayTlsPolicy(domains=[DOMAIN], mode="verify", ca_file=file)
+
+
+class CertificateTests(PolicyCase):
+    def test_opportunistic_goes_on_and_says_what_is_wrong(self) -> None:
+        tls = self.for_host()
+        self.assertEqual((tls.tls, tls.source), ("may", "opportunistic"))
+        self.assertEqual(
+            self.judged(tls, issue(HOST)),
+            "not verified: the certificate is self-signed",
+        )
+
+    def test_verified(self) -> None:
+        authority = issue(authority=True, common_name="ca")
+        other = issue(authority=True, common_name="other")
+        self.single = [self.trust(authority)]
+        tls = self.for_host()
+        self.assertEqual((tls.tls, tls.source), ("must", "setting"))
+        for issued, said in (
+            (issue(HOST, by=authority), "verified by setting"),
+            (issue("*.far.test", by=authority), "verified by setting"),
+            (issue("else.test", by=authority), "refused: certificate-host-mismatch"),
+            (issue(HOST, by=authority, days=-1), "refused: certificate-expired"),
+            (issue(HOST, by=other), "refused: certificate-not-trusted"),
+            (issue(HOST), "refused: certificate-not-trusted"),
+        ):
+            self.assertEqual(self.judged(tls, issued), said)
+
+    def test_settings_for_single_domains(self) -> None:
+        for domains, mode, need in (
+            (["far.test"], "never", "never"),
+            (["*.test"], "require", "must"),
+            (["*.far.test"], "require", "may"),
+        ):
+            self.single = [RelayTlsPolicy(domains=domains, mode=mode)]  # type: ignore[arg-type]
+            self.assertEqual(self.for_host().tls, need, domains)
+        self.single = []
+        self.settings = RelayTls(mode="require")
+        self.assertEqual(self.for_host().tls, "must")
+
+
+class DaneTests(PolicyCase):
+    def tlsa(self, *records: str) -> None:
+        self.resolver.zones[f"_25._tcp.{HOST}", "TLSA"] = list(records)
+
+    def said(self, issued: Issued) -> str:
+        return self.judged(self.for_host(secure=True), issued)
+
+    def test_certificate_itself(self) -> None:
+        good, other = issue("else.test", days=-1), issue(HOST)
+        for record in (
+            f"3 1 1 {hashlib.sha256(spki(good.certificate)).hexdigest()}",
+            f"3 1 2 {hashlib.sha512(spki(good.certificate)).hexdigest()}",
+            f"3 0 1 {hashlib.sha256(der(good.certificate)).hexdigest()}",
+            f"3 1 0 {spki(good.certificate).hex()}",
+        ):
+            self.tlsa(record)
+            # Neither names nor times count: RFC 7672 section 3.1.1.
+            self.assertEqual(self.said(good), "verified by DANE")
+            self.assertEqual(self.said(other), "refused: certificate-not-trusted")
+
+    def test_authority(self) -> None:
+        root = issue(authority=True, common_name="root")
+        middle = issue(by=root, authority=True, common_name="middle")
+        good = issue(HOST, by=middle)
+        for record in (
+            f"2 0 1 {hashlib.sha256(der(middle.certificate)).hexdigest()}",
+            f"2 1 1 {hashlib.sha256(spki(root.certificate)).hexdigest()}",
+            f"2 0 0 {der(root.certificate).hex()}",
+        ):
+            self.tlsa(record)
+            self.assertEqual(self.said(good), "verified by DANE", record)
+            for bad, why in (
+                (issue("else.test", by=middle), "certificate-host-mismatch"),
+                (issue(HOST, by=middle, days=-1), "certificate-expired"),
+                (issue(HOST), "certificate-not-trusted"),
+            ):
+                self.assertEqual(self.said(bad), f"refused: {why}")
+
+    def test_one_of_several_is_enough(self) -> None:
+        good = issue(HOST)
+        digest = hashlib.sha256(spki(good.certificate)).hexdigest()
+        self.tlsa(f"3 1 1 {'00' * 32}", f"3 1 1 {digest}")
+        self.assertEqual(self.said(good), "verified by DANE")
+
+    def test_records_that_cannot_be_used(self) -> None:
+        """TLS all the same, of any certificate: RFC 7672 section 2.2."""
+        self.tlsa(f"1 1 1 {'00' * 32}", f"3 1 9 {'00' * 32}")
+        tls = self.for_host(secure=True)
+        self.assertEqual((tls.tls, tls.source), ("must", "DANE"))
+        self.assertIn("not verified", self.judged(tls, issue(HOST)))
+
+    def test_only_what_dnssec_vouches_for(self) -> None:
+        self.tlsa(f"3 1 1 {'00' * 32}")
+        self.assertEqual(self.for_host(secure=False).source, "opportunistic")
+
+    def test_records_that_are_held_back(self) -> None:
+        self.resolver.failing.add(f"_25._tcp.{HOST}")
+
+        async def ask() -> PeerTls:
+            policy = await self.policies().for_domain(DOMAIN)
+            return await policy.for_host(HOST, secure=True)
+
+        failure = self.failureResultOf(Deferred.fromCoroutine(ask()), NotTrusted)
+        self.assertEqual(failure.value.result_type, "dnssec-invalid")
+
+
+class StsTests(PolicyCase):
+    def publish(self, mode: str = "enforce", id: str = "1", mx: str = "") -> None:
+        text = POLICY.format(mode=mode).replace("mx.far.test", mx or HOST)
+        self.resolver.zones["_mta-sts.far.test", "TXT"] = [f'"v=STSv1; id={id};"']
+        self.https.answer = HttpsAnswer(200, "text/plain", text.encode())
+
+    def test_enforced(self) -> None:
+        self.publish()
+        tls = self.for_host()
+        self.assertEqual((tls.tls, tls.source, self.allowed), ("must", "MTA-STS", True))
+        self.assertEqual(
+            self.https.asked, ["https://mta-sts.far.test/.well-known/mta-sts.txt"]
+        )
+        bad = self.judged(tls, issue(HOST))
+        self.assertEqual(bad, "refused: certificate-not-trusted")
+
+    def test_host_that_is_not_named(self) -> None:
+        self.publish(mx="mx.else.test")
+        self.for_host()
+        self.assertFalse(self.allowed)
+
+    def test_testing_changes_nothing(self) -> None:
+        self.publish("testing", mx="mx.else.test")
+        tls = self.for_host()
+        self.assertEqual((tls.tls, self.allowed), ("may", True))
+
+    def test_kept_until_the_id_changes(self) -> None:
+        self.publish()
+        self.for_host()
+        self.for_host()
+        self.assertEqual(len(self.https.asked), 1)
+        self.publish("none", id="2")
+        self.assertEqual(self.for_host().tls, "may")
+        self.assertEqual(len(self.https.asked), 2)
+
+    def test_outlives_its_record_and_its_web_server(self) -> None:
+        self.publish()
+        self.for_host()
+        self.https.answer = None
+        self.resolver.zones["_mta-sts.far.test", "TXT"] = ['"v=STSv1; id=2;"']
+        self.assertEqual(self.for_host().source, "MTA-STS")
+        del self.resolver.zones["_mta-sts.far.test", "TXT"]
+        self.assertEqual(self.for_host().source, "MTA-STS")
+        self.clock.advance(1001)
+        self.assertEqual(self.for_host().source, "opportunistic")
+
+    def test_first_one_that_cannot_be_had(self) -> None:
+        self.publish()
+        self.https.answer = HttpsAnswer(404, "text/html", b"")
+        self.assertEqual(self.for_host().source, "opportunistic")
+
+    def test_switched_off(self) -> None:
+        self.publish()
+        self.settings = RelayTls(mta_sts=False)
+        self.assertEqual(self.for_host().source, "opportunistic")
+
+    def test_dane_comes_first(self) -> None:
+        self.publish()
+        self.resolver.zones[f"_25._tcp.{HOST}", "TLSA"] = [f"3 1 1 {'00' * 32}"]
+        self.assertEqual(self.for_host(secure=True).source, "DANE")
+
+
+class RequireTlsTests(PolicyCase):
+    def test_needs_somebody_who_vouches_for_the_host(self) -> None:
+        async def ask() -> PeerTls:
+            policy = await self.policies().for_domain(DOMAIN, require_tls=True)
+            return await policy.for_host(HOST, secure=False)
+
+        self.failureResultOf(Deferred.fromCoroutine(ask()), NotTrusted)
+        tls = self.for_host(secure=True, require_tls=True)
+        self.assertEqual((tls.tls, tls.source), ("must", "REQUIRETLS"))
+        bad = self.judged(tls, issue(HOST))
+        self.assertEqual(bad, "refused: certificate-not-trusted")
+
+
+class NoteTests(PolicyCase):
+    def test_what_reports_are_made_of(self) -> None:
+        tls = self.for_host()
+        tls.note(None)
+        tls.note(NotTrusted("x", "certificate-expired"))
+        self.assertEqual(
+            [f and f.result_type for _, f in self.noted], [None, "certificate-expired"]
+        )
+        self.assertEqual({host.domain for host, _ in self.noted}, {DOMAIN})
