@@ -10,6 +10,7 @@ import textwrap
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
@@ -24,6 +25,7 @@ from mailsrv.trust.dkim_keys import Key, KeyFolder, PrivateKey, State
 
 log = Logger()
 
+MAX_AUTHORS = 10  # addresses in From that are looked at
 MAX_SIGNED = 500  # fields: what has more is left unsigned
 
 # Named once more than they are there: who adds another one breaks the signature
@@ -99,7 +101,7 @@ class Signer:
         """Return the domain that signs for the author, and its keys."""
         authors = [text for name, text in found if name == b"from"]
         if len(authors) == 1:  # with two of them it is not plain whose mail it is
-            for member in addresses(authors[0]):
+            for member in islice(addresses(authors[0]), MAX_AUTHORS):
                 if member.host is None:
                     continue
                 domain = _domain(member.host)

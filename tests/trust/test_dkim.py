@@ -116,6 +116,12 @@ class SignerTests(DkimCase):
         self.assertEqual(self.sign(HEADER + b"From: eve@office.example\r\n"), b"")
         self.assertEqual(self.sign(b"Subject: x\r\n"), b"")
 
+    def test_one_of_several_authors(self) -> None:
+        others = b"From: " + b"x@else.example, " * 3
+        self.assertTrue(self.sign(others + b"anna@office.example\r\n"))
+        others = b"From: " + b"x@else.example, " * 10
+        self.assertEqual(self.sign(others + b"anna@office.example\r\n"), b"")
+
     def test_many_fields(self) -> None:
         header = HEADER + b"To: x@example.net\r\n" * 100
         fields = self.sign(header)
