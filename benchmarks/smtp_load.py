@@ -47,7 +47,7 @@ class _Connection:
             number = self.load.take()
             if number is None:
                 break
-            self.send(b"MAIL FROM:<load@elsewhere.test>\r\n")
+            self.send(b"MAIL FROM:<%s>\r\n" % self.load.sender)
             yield
             self.send(b"RCPT TO:<%s>\r\n" % self.load.recipient(number))
             yield
@@ -111,9 +111,11 @@ class Load:
         connections: int,
         per_session: int,
         hello: bytes = b"EHLO",
+        sender: bytes = b"load@elsewhere.test",
     ) -> None:
         self.address = address
         self.hello = hello
+        self.sender = sender
         self.per_session = per_session
         self.result = Result()
         self.selector = selectors.DefaultSelector()
