@@ -89,7 +89,7 @@ class Queue:
         self._sign = sign
         self._threads = threads
         self._writer = Writer(
-            self.database.write, self.spooled.remove, threads.queue, reactor
+            self.database.write, self._finished, threads.queue, reactor
         )
         self._now = now
         self._reactor = reactor
@@ -274,6 +274,11 @@ class Queue:
             log.failure("{transaction}: signing failed", transaction=message.id)
             return message
         return replace(message, prefix=signatures + message.prefix)
+
+    def _finished(self, files: Sequence[str]) -> None:
+        # Beside the commits: to remove a file can take as long.
+        removing = self._threads.sync.run(partial(self.spooled.remove, files))
+        removing.addErrback(lambda failure: log.failure("spool", failure))
 
     def _added(self, entries: Iterable[Entry]) -> None:
         if self.dispatcher is not None:

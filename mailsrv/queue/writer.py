@@ -44,7 +44,7 @@ class Writer:
         pool: Pool,
         reactor: IReactorTime,
     ) -> None:
-        """`write` and `finished` run in `pool`, which has one thread."""
+        """`write` runs in `pool`, which has one thread."""
         self._write = write
         self._finished = finished
         self._pool = pool
@@ -77,25 +77,25 @@ class Writer:
         while self._jobs:
             jobs, self._jobs = self._jobs[:most], self._jobs[most:] if most else []
             try:
-                taken = await self._pool.run(partial(self._commit, jobs))
+                taken, files = await self._pool.run(partial(self._commit, jobs))
             except Exception as error:
                 await self._failed(jobs, error)
                 most = 1  # if it is not the disk, only one suffers
                 continue
             most = None
+            if files:
+                self._finished(files)
             by_id = {entry[0].id: entry for entry in taken}
             for job in jobs:
                 ids = [message.id for message, _ in job.new]
                 job.done.callback([by_id[id] for id in ids if id in by_id])
         self._running = False
 
-    def _commit(self, jobs: Sequence[_Job]) -> Sequence[Entry]:
-        taken, files = self._write(
+    def _commit(self, jobs: Sequence[_Job]) -> tuple[Sequence[Entry], Sequence[str]]:
+        return self._write(
             [entry for job in jobs for entry in job.new],
             [result for job in jobs for result in job.results],
         )
-        self._finished(files)
-        return taken
 
     async def _failed(self, jobs: Sequence[_Job], error: Exception) -> None:
         log.failure("writing the queue's rows failed")
