@@ -25,7 +25,12 @@ from mailsrv.store import pop3_uidl
 from mailsrv.tls.contexts import UnusableCertificate, load_certificates
 from mailsrv.tls.peer_certificate import authorities_of
 
-IMPLICIT_TLS = ("submissions", "imaps", "pop3s")  # RFC 8314 section 3
+IMPLICIT_TLS = ("submissions", "imaps", "pop3s", "https")  # RFC 8314 section 3
+_WEB_URL = re.compile(
+    r"https://[A-Za-z0-9.-]+(:\d{1,5})?(/[\w.~/-]*)?"
+    r"|http://(127\.0\.0\.1|localhost)(:\d{1,5})?/?",
+    re.ASCII,
+)
 PROXY_PREFIX = "haproxy:"  # of an endpoint behind the PROXY protocol
 
 
@@ -64,6 +69,7 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     found += _name_servers(settings)
     found += [Problem(*wrong) for wrong in routes.problems(settings.relay.route)]
     found += _tls_policies(settings)
+    found += _web(settings)
     if not settings.queue.retry_after:
         allowed = 'pauses, such as ["5m", "30m"]'
         found.append(Problem("queue.retry_after", "is empty", allowed))
@@ -126,6 +132,18 @@ def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
         except (ValueError, TypeError, LookupError) as error:
             wrong = f'"{listener.endpoint}" is no endpoint ({error})'
             yield Problem(f"{key}.endpoint", wrong, 'such as "tcp:25"')
+
+
+def _web(settings: Settings) -> Iterator[Problem]:
+    url = settings.web.url
+    if url is None:
+        return
+    if not _WEB_URL.fullmatch(url):  # RFC 8058 section 3.1: HTTPS
+        allowed = '"https://mail.example.org"'
+        yield Problem("web.url", f'"{url}" is no address with TLS', allowed)
+    if not any(listener.service in ("web", "https") for listener in settings.listen):
+        allowed = 'a [[listen]] with service "https", or "web" behind a proxy'
+        yield Problem("web.url", "no service answers there", allowed)
 
 
 def _is_local(endpoint: str) -> bool:

@@ -62,6 +62,7 @@ class Flow:
     ) -> None:
         """Raises `QueueUnavailable`."""
         self._data = settings.data
+        self._web = settings.web
         self._threads = threads
         signer = Signer(settings.data / KEYS_FOLDER, time.time)
         most, most_of_route = _turns(settings)
@@ -144,7 +145,7 @@ class Flow:
             addressing,
             self.queue.spooled,
             self._resolver,
-            lambda: None,
+            self._base_url,
             self._threads.read,
             time.time,
         )
@@ -158,7 +159,7 @@ class Flow:
             submit=self.queue.submit,
             held_folder=settings.data / "held",
             hostname=settings.hostname,
-            base_url=lambda: None,
+            base_url=self._base_url,
             reading=self._threads.read,
             now=time.time,
         )
@@ -171,6 +172,7 @@ class Flow:
 
     def use(self, settings: Settings) -> None:
         """Take new settings up."""
+        self._web = settings.web
         self._resolver.use(settings.dns)
         self._relay.use(settings.relay)
         self._policies.use(settings.relay.tls, settings.relay.tls_policy)
@@ -192,6 +194,9 @@ class Flow:
         await self._tls_reporting.stop()
         await self._threads.peers.run(self._peers.close)
         await self._threads.read.run(self._members.close)
+
+    def _base_url(self) -> str | None:
+        return self._web.url
 
     def _sweep_held(self) -> "Deferred[None]":
         sweeping = self._threads.read.run(self.lists.sweep)

@@ -47,6 +47,7 @@ from mailsrv.smtp.server import SmtpFactory
 from mailsrv.store import durable
 from mailsrv.threads import Threads
 from mailsrv.tls.contexts import TlsContexts
+from mailsrv.web.server import WebFactory
 
 log = Logger()
 
@@ -157,6 +158,7 @@ class Parts:
             connections=self._pop3_limits,
             reactor=reactor,
         )
+        self._web = WebFactory(self._flow.lists, reactor)
         self.connection_policies = plugins.providers(IConnectionPolicy)
         self._guest_services = plugins.providers(IListenerService)
         # One factory serves a protocol with TLS from the first octet and without.
@@ -174,6 +176,8 @@ class Parts:
             "imaps": self._imap,
             "pop3": self._pop3,
             "pop3s": self._pop3,
+            "web": self._web,
+            "https": self._web,
         }
         self._live.changed.append(self._accounts_changed)
 
@@ -225,6 +229,7 @@ class Parts:
         drains: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._imap.drain,
             self._pop3.drain,
+            self._web.drain,
             self._flow.drain,
             *(factory.drain for factory in self._smtp.values()),
             *(partial(_drain, guest) for guest in self._guest_services),

@@ -44,6 +44,8 @@ Service = Literal[
     "imaps",
     "pop3",
     "pop3s",
+    "web",
+    "https",
 ]
 
 
@@ -415,6 +417,17 @@ class RelaySettings:
 
 
 @attrs.frozen(kw_only=True)
+class WebSettings:
+    """``[web]``: pages for those whom lists and newsletters write to."""
+
+    url: str | None = key(
+        None,
+        "how people reach the web or https service, such as https://mail.example.org; "
+        "without it mail bears no links to unsubscribe or confirm",
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """The whole file. Relative paths are taken from the file's folder."""
 
@@ -435,6 +448,7 @@ class Settings:
     queue: QueueSettings = QueueSettings()
     dns: DnsSettings = DnsSettings()
     relay: RelaySettings = RelaySettings()
+    web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
     plugin: list[PluginSettings] = attrs.field(
         factory=list, metadata={"doc": "what is asked beside the built-in rules"}

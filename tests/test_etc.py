@@ -35,6 +35,7 @@ AS_EXAMPLE = {
     "sendmail.users",
     "smtp.trusted_networks",
 }  # in comments: there is none that every office has
+IN_COMMENT = {"web.url"}  # the default is that there is none
 
 
 def leaves(table: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
@@ -62,18 +63,20 @@ class SettingsFileTests(SynchronousTestCase):
     def test_it_loads(self) -> None:
         settings = load(FILE)
         self.assertEqual(settings.data, Path("/var/lib/mailsrv"))
-        # LMTP is for those who have another server in front.
+        # LMTP is for those who have another server in front; pages need a name.
         services = {listener.service for listener in settings.listen}
-        self.assertEqual(services | {"lmtp"}, set(get_args(Service)))
+        self.assertEqual(services | {"lmtp", "web", "https"}, set(get_args(Service)))
 
     def test_it_has_every_key_with_its_default(self) -> None:
         written = dict(leaves(tomllib.loads(FILE.read_text())))
         known = dict(tree(Settings))
-        self.assertEqual(set(written), set(known) - AS_EXAMPLE)
+        self.assertEqual(set(written), set(known) - AS_EXAMPLE - IN_COMMENT)
+        for key in IN_COMMENT:
+            self.assertIn(f"# {key.rpartition('.')[2]} = ", FILE.read_text())
         for key in AS_EXAMPLE:
             self.assertIn(f"# [[{key}]]\n", FILE.read_text())
         settings = load(FILE)
-        for key in known.keys() - NO_DEFAULT - AS_EXAMPLE:
+        for key in known.keys() - NO_DEFAULT - AS_EXAMPLE - IN_COMMENT:
             read = attrgetter(key)(settings)  # "4h" has become seconds
             self.assertEqual(read, known[key], key)
 

@@ -271,13 +271,10 @@ class ListCarrier:
 
     async def confirm(self, token: str) -> bool:
         """Make a member of who was asked, and welcome it. False: a bad token."""
-        try:
-            row = self._tokens.read(Purpose.CONFIRM, token)
-        except BadToken:
-            return False
-        before = await self._run(lambda: self._members.get(row))
+        before = await self.named_by(Purpose.CONFIRM, token)
         if before is None:
             return False
+        row = before.id
         if before.state is State.SUBSCRIBED:
             return True
         await self._run(lambda: self._members.set_state(row, State.SUBSCRIBED))
@@ -297,13 +294,22 @@ class ListCarrier:
             await self._say_goodbye(name, author, mail.message.id)
         return _DONE
 
-    async def unsubscribe(self, token: str) -> Member | None:
-        """Take off whom a token names; None: a bad one."""
+    async def named_by(self, purpose: Purpose, token: str) -> Member | None:
+        """Return whom a token names; None: a bad one."""
         try:
-            row = self._tokens.read(Purpose.UNSUBSCRIBE, token)
+            row = self._tokens.read(purpose, token)
         except BadToken:
             return None
-        return await self._run(lambda: self._members.set_state(row, State.UNSUBSCRIBED))
+        return await self._run(lambda: self._members.get(row))
+
+    async def unsubscribe(self, token: str) -> Member | None:
+        """Take off whom a token names; None: a bad one."""
+        member = await self.named_by(Purpose.UNSUBSCRIBE, token)
+        if member is None:
+            return None
+        return await self._run(
+            lambda: self._members.set_state(member.id, State.UNSUBSCRIBED)
+        )
 
     async def _say_goodbye(self, name: str, address: str, key: str) -> None:
         entry = self._directory().entries.get(name)

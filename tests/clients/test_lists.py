@@ -3,9 +3,10 @@
 import re
 import smtplib
 import time
+import urllib.request
 from collections.abc import Callable
 
-from tests.clients.server import HOST, PAUSE_S, ServerCase
+from tests.clients.server import HOST, PAUSE_S, ServerCase, free_port
 from tests.clients.sink import Sink
 
 WAIT_S = 20.0
@@ -17,7 +18,11 @@ class ListTests(ServerCase):
         self.sink = Sink()
         self.addCleanup(self.sink.server_close)
         self.addCleanup(self.sink.shutdown)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
         self.settings = (
+            f'[web]\nurl = "{self.url}"\n[[listen]]\nservice = "web"\n'
+            f'endpoint = "tcp:{port}:interface=127.0.0.1"\n'
             '[queue]\nretry_after = ["1h"]\n[[relay.route]]\n'
             f'to = "127.0.0.1:{self.sink.port}"\ntls = "never"\n'
         )
@@ -79,7 +84,7 @@ class ListTests(ServerCase):
             "List-Post: <mailto:staff@example.test>",
             "Subject: [Staff] Hi",
             "From: carl@far.test",
-            "List-Unsubscribe: <mailto:staff-unsubscribe+",
+            " <mailto:staff-unsubscribe+",
         ):
             self.assertIn(field, text)
         self.eventually(lambda: len(self.mails("ben")) == 1)
@@ -118,6 +123,23 @@ class ListTests(ServerCase):
 
     def text(self, to: str) -> str:
         return self.sink.copies[to][1].decode()
+
+    def test_leaving_by_one_click(self) -> None:
+        self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
+        self.reload()
+        self.post(self.ben, STAFF)
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
+        text = self.text("carl@far.test")
+        self.assertIn("List-Unsubscribe-Post: List-Unsubscribe=One-Click", text)
+        found = re.search(rf"<({re.escape(self.url)}/unsubscribe/[a-z0-9-]+)>", text)
+        assert found is not None, text
+        with urllib.request.urlopen(found[1], timeout=WAIT_S) as page:
+            self.assertIn("carl@far.test", page.read().decode())
+        self.assertRegex(self.members(), "carl@far.test +subscribed")
+        body = b"List-Unsubscribe=One-Click"
+        urllib.request.urlopen(found[1], body, timeout=WAIT_S).close()
+        self.assertRegex(self.members(), "carl@far.test +unsubscribed")
+        self.assertNotIn(found[1].rpartition("/")[2], self.server.log())
 
     def test_moderator_decides(self) -> None:
         self.run_list("subscribe", STAFF, "carl@far.test")
