@@ -6,6 +6,7 @@ import click
 
 from mailsrv.cli.accounts import account_group
 from mailsrv.cli.addresses import alias_group, domain_group, group_group
+from mailsrv.cli.bulk import bulk_group
 from mailsrv.cli.check_config import check_config
 from mailsrv.cli.dkim import dkim_group
 from mailsrv.cli.import_accounts import import_accounts
@@ -36,6 +37,7 @@ main.add_command(group_group)
 main.add_command(domain_group)
 main.add_command(dkim_group)
 main.add_command(list_group)
+main.add_command(bulk_group)
 main.add_command(queue_group)
 main.add_command(log_group)
 main.add_command(sendmail)

@@ -19,7 +19,7 @@ from mailsrv.cli.editing import (
     print_table,
 )
 from mailsrv.cli.queue_why import said_in_words
-from mailsrv.cli.server_call import ServerAway, call
+from mailsrv.cli.server_call import ServerAway, ServerCall
 from mailsrv.cli.times import ago, at
 from mailsrv.queue.admin import ACTIONS, Action
 from mailsrv.queue.database import Filter, QueueDatabase, QueueUnavailable
@@ -246,7 +246,8 @@ def _change(action: Action, help: str) -> None:
         become_mail_user(settings)
         request = {"do": action, "where": where, "all": every}
         try:
-            answer = call(settings.data, request)
+            with ServerCall(settings.data) as server:
+                answer = server.ask(request)
         except ServerAway as away:
             raise click.ClickException(str(away)) from away
         if as_json:

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from mailsrv.queue.control import reached_by
@@ -16,31 +17,55 @@ class ServerAway(Exception):
     """The server does not answer, or says what is wrong; the text is for people."""
 
 
-def call(data: Path, request: Mapping[str, object]) -> dict[str, Any]:
-    """Return the answer to a request. Raises ServerAway. Any: values of JSON."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(TIMEOUT_S)
+class ServerCall:
+    """A connection to the server, for one request after the other."""
+
+    def __init__(self, data: Path) -> None:
+        """Connect. Raises ServerAway."""
+        self._data = data
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(TIMEOUT_S)
         try:
-            _connect(connection, data)
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            with connection.makefile("rb") as stream:
-                line = stream.readline()
-        except (FileNotFoundError, ConnectionError) as error:
-            text = f"the server does not run (nobody answers in {data}): start it first"
-            raise ServerAway(text) from error
+            folder_fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._socket.connect(reached_by(folder_fd))
+            finally:
+                os.close(folder_fd)
         except OSError as error:
-            raise ServerAway(f"{data}: {error}") from error
-    if not line:
-        raise ServerAway("the server has stopped")
-    answer: dict[str, Any] = json.loads(line)
-    if "error" in answer:
-        raise ServerAway(str(answer["error"]))
-    return answer
+            self._socket.close()
+            raise self._away(error) from error
+        self._stream = self._socket.makefile("rb")
 
+    def __enter__(self) -> "ServerCall":
+        return self
 
-def _connect(connection: socket.socket, data: Path) -> None:
-    folder_fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        connection.connect(reached_by(folder_fd))
-    finally:
-        os.close(folder_fd)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """Return the answer. Raises ServerAway. Any: values of JSON."""
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            line = self._stream.readline()
+        except OSError as error:
+            raise self._away(error) from error
+        if not line:
+            raise ServerAway("the server has stopped")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ServerAway(str(answer["error"]))
+        return answer
+
+    def _away(self, error: OSError) -> ServerAway:
+        if isinstance(error, FileNotFoundError | ConnectionError):
+            return ServerAway(
+                f"the server does not run (nobody answers in {self._data}):"
+                " start it first"
+            )
+        return ServerAway(f"{self._data}: {error}")

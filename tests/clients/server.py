@@ -135,17 +135,16 @@ class Server:
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run the ``mailsrv`` command with the settings of this server."""
         return subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "from mailsrv.cli.main import main; main()",
-                *arguments,
-            ],
+            self.command_line(*arguments),
             env={**environment(), "MAILSRV_CONFIG": str(self.config)},
             capture_output=True,
             text=True,
             timeout=120,
         )
+
+    def command_line(self, *arguments: str) -> list[str]:
+        main = "from mailsrv.cli.main import main; main()"
+        return [sys.executable, "-c", main, *arguments]
 
     def wait_for_log(self, text: str, timeout_s: float = 10.0) -> None:
         """Wait until the log holds `text`."""
