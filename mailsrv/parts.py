@@ -16,8 +16,9 @@ from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.database import AccountDatabase
 from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.live import LiveDirectory
+from mailsrv.accounts.sent_counts import SentCounts
 from mailsrv.connections import ConnectionLimits
-from mailsrv.doors.guest import Guest, PluginFailed
+from mailsrv.doors.guest import BuiltIn, Guest, PluginFailed
 from mailsrv.doors.plugin import Plugins
 from mailsrv.flow import Flow
 from mailsrv.imap.server import ImapFactory
@@ -43,6 +44,7 @@ from mailsrv.smtp.engine import ROLES, Role
 from mailsrv.smtp.local_users import LocalUsers, LocalUsersFactory
 from mailsrv.smtp.pick_up import PickUp
 from mailsrv.smtp.policies import Policies
+from mailsrv.smtp.sending_limits import SendingLimits
 from mailsrv.smtp.server import SmtpFactory
 from mailsrv.store import durable
 from mailsrv.threads import Threads
@@ -104,9 +106,18 @@ class Parts:
         self._serves_sendmail = any(
             listener.service == "sendmail" for listener in settings.listen
         )
+        self._sent_counts = SentCounts(settings.data / "sending.sqlite")
+        self._limits = SendingLimits(
+            self._sent_counts,
+            settings.sending,
+            submit=self._flow.queue.submit,
+            pool=self.threads.read,
+            now=time.time,
+        )
+        limits = BuiltIn("sending-limits", self._limits)
         policies = Policies(
-            plugins.providers(ISenderPolicy),
-            [self._flow.list_posting, *plugins.providers(IRecipientPolicy)],
+            [limits, *plugins.providers(ISenderPolicy)],
+            [limits, self._flow.list_posting, *plugins.providers(IRecipientPolicy)],
             plugins.providers(IMessagePolicy),
             deliverers,
         )
@@ -199,6 +210,7 @@ class Parts:
         self._mail_store.settings = settings.store
         self._flow.use(settings)
         self._local_users.settings = settings.sendmail
+        self._limits.settings = settings.sending
         self._imap.settings = settings.imap
         self._pop3.settings = settings.pop3
         self._imap.tls_settings = self._pop3.tls_settings = settings.tls
@@ -244,6 +256,7 @@ class Parts:
         self._live.stop()
         self._pick_up.stop()
         await self._flow.stop()
+        self._sent_counts.close()
         await self._mail_store.stop()
         self.threads.stop()
         self._database.close()

@@ -417,6 +417,18 @@ class RelaySettings:
 
 
 @attrs.frozen(kw_only=True)
+class SendingSettings:
+    """``[sending]``: what an account may send, against a stolen password."""
+
+    messages_per_hour: int = key(300, "messages of an account in an hour")
+    messages_per_day: int = key(1500, "messages of an account in a day")
+    new_recipients_per_hour: int = key(
+        150, "people elsewhere whom the account writes to for the first time, an hour"
+    )
+    new_recipients_per_day: int = key(500, "such people in a day")
+
+
+@attrs.frozen(kw_only=True)
 class WebSettings:
     """``[web]``: pages for those whom lists and newsletters write to."""
 
@@ -445,6 +457,7 @@ class Settings:
     pop3: Pop3Settings = Pop3Settings()
     store: StoreSettings = StoreSettings()
     login: LoginSettings = LoginSettings()
+    sending: SendingSettings = SendingSettings()
     queue: QueueSettings = QueueSettings()
     dns: DnsSettings = DnsSettings()
     relay: RelaySettings = RelaySettings()

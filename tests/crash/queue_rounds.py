@@ -25,6 +25,9 @@ DRY_S = 240.0  # for the queue to run dry in the end
 SETTINGS = """
 [queue]
 retry_after = ["1s"]
+[sending]
+messages_per_hour = 1000000
+messages_per_day = 1000000
 [[relay.route]]
 to = "{host}:{port}"
 tls = "never"
