@@ -1,105 +1,150 @@
-"""A newsletter's message for one recipient: a template with his fields filled in. Pure.
+"""A newsletter: one message, with fields that are filled in for each recipient. Pure.
 
-``{{name}}`` stands for the column ``name`` of the recipients' table, in the subject and
-other header fields and in texts; in HTML what is filled in is escaped.
+``{{name}}`` in the subject or a text stands for the column ``name`` of the recipients'
+file; in HTML what is filled in is text, never markup.
 """
 
-import copy
+import hashlib
 import html
+import quopri
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from email import message_from_bytes, policy
+from collections.abc import Callable, Mapping
+from email import message_from_bytes
 from email.errors import MessageError
 from email.message import EmailMessage
+from email.policy import SMTP
+from typing import Any, cast
 
-_FIELD = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_ -]{0,60})\s*\}\}")
-# These are set for each copy.
-_OWN = (
-    *("From", "To", "Cc", "Bcc", "Date", "Message-ID", "Sender", "Return-Path"),
-    *("List-Unsubscribe", "List-Unsubscribe-Post", "Precedence", "DKIM-Signature"),
+from mailsrv.accounts.addresses import InvalidAddress, parse
+from mailsrv.lists.post import field_lines
+from mailsrv.mime import encoded_words
+from mailsrv.mime.date import date_time
+
+MAX_OCTETS = 1024 * 1024
+LINK = "unsubscribe"  # the field with the way to get no more
+_FIELD = re.compile(
+    r"\{\{\s{0,9}([A-Za-z_](?:[A-Za-z0-9_ -]{0,60}[A-Za-z0-9_-])?)\s{0,9}\}\}"
 )
+_SET_HERE = (  # what each copy has of its own, and what would tell of others
+    *("From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "Sender"),
+    *("Return-Path", "Received", "DKIM-Signature", "Precedence", "List-Id"),
+    *("List-Unsubscribe", "List-Unsubscribe-Post", "MIME-Version"),
+)
+_POLICY = SMTP.clone(refold_source="none")
+
+Values = Mapping[str, str]
 
 
-class BadTemplate(Exception):
-    """The template cannot be used; the text says why."""
+class NewsletterRefused(Exception):
+    """It cannot be sent; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A message whose fields are not filled in yet."""
+class Newsletter:
+    """A message and where its fields are."""
 
-    message: EmailMessage
-    fields: frozenset[str]  # columns that it needs, lower case
+    def __init__(self, octets: bytes, sender: str, name: str = "") -> None:
+        """`sender`: canonical, the address in From; `name`: instead of the message's.
 
-    def missing(self, columns: Iterable[str]) -> list[str]:
-        """Return the fields that no column has."""
-        return sorted(self.fields - {column.lower() for column in columns})
-
-    @property
-    def subject(self) -> str:
-        return str(self.message["Subject"] or "")
-
-    def filled(
-        self, values: Mapping[str, str], header: Iterable[tuple[str, str]]
-    ) -> bytes:
-        """Return the message with `values` by lower-case column, CRLF line ends.
-
-        `header`: fields of this copy alone. Raises `BadTemplate`.
+        Raises NewsletterRefused.
         """
-        message = copy.deepcopy(self.message)
+        if len(octets) > MAX_OCTETS:
+            raise NewsletterRefused(
+                f"is longer than {MAX_OCTETS // 1024} KiB: put pictures on the web"
+            )
+        self.key = hashlib.sha256(f"{sender}\n".encode() + octets).hexdigest()
+        self.sender = sender
+        message = message_from_bytes(octets, policy=_POLICY)
         try:
-            for name, value in message.items():
-                if _FIELD.search(str(value)):
-                    filled = " ".join(_fill(str(value), values).split())
-                    message.replace_header(name, filled)
-            for part in message.walk():
-                _fill_part(part, values)
-            for name, value in header:
-                message[name] = value
-            return message.as_bytes(policy=policy.SMTP)
+            self.subject = " ".join(str(message["Subject"] or "").split())
+            self._from = _author(message, sender, name)
         except (MessageError, ValueError, LookupError) as error:
-            raise BadTemplate(f"cannot be filled in: {error}") from error
+            raise NewsletterRefused(f"its header cannot be read: {error}") from error
+        if not self.subject:
+            raise NewsletterRefused(
+                "has no Subject: is it a whole message with its header?"
+            )
+        for name in _SET_HERE:
+            del message[name]
+        self._message = message
+        self._texts = [
+            (part, text)
+            for part in message.walk()
+            if (text := _text(part)) is not None and _FIELD.search(text)
+        ]
+        for part, _ in self._texts:
+            _make_utf8(part)
+        texts = [self.subject, *(text for _, text in self._texts)]
+        self.fields = {m[1].lower() for text in texts for m in _FIELD.finditer(text)}
+
+    def check(self, columns: frozenset[str]) -> None:
+        """Raise NewsletterRefused for fields that are no columns."""
+        if unknown := sorted(self.fields - columns - {LINK}):
+            raise NewsletterRefused(
+                f"needs {', '.join(unknown)}, and the list has no column for it;"
+                f" there are {', '.join(sorted(columns))}"
+            )
+
+    def copy(
+        self, address: str, values: Values, own: bytes, message_id: str, now_utc: float
+    ) -> bytes:
+        """Return one recipient's message, with CRLF; `own`: more header fields."""
+        for part, text in self._texts:
+            is_html = part.get_content_subtype() == "html"
+            filled = _filled(text, values, html.escape if is_html else str)
+            part.set_payload(quopri.encodestring(filled.encode()).decode("ascii"))
+        subject = " ".join(_filled(self.subject, values, str).split())
+        header = field_lines(
+            [
+                ("Date", date_time(now_utc)),
+                ("From", self._from),
+                ("To", f"<{address}>"),
+                ("Subject", encoded_words.text(subject)),
+                ("Message-ID", f"<{message_id}>"),
+                ("Precedence", "bulk"),
+                ("List-Id", f"<{self.sender.replace('@', '.')}>"),
+                ("MIME-Version", "1.0"),
+            ]
+        )
+        return header + own + self._message.as_bytes()
 
 
-def read(octets: bytes) -> Template:
-    """Read a template, a whole message. Raises `BadTemplate`."""
-    message = message_from_bytes(octets, policy=policy.default)
-    if not isinstance(message, EmailMessage) or not message["Subject"]:
-        raise BadTemplate("has no Subject: is it a whole message with its header?")
-    found = {name for value in message.values() for name in _names(str(value))}
+def _filled(text: str, values: Values, escape: Callable[[str], str]) -> str:
+    return _FIELD.sub(lambda found: escape(values[found[1].lower()]), text)
+
+
+def _author(message: EmailMessage, sender: str, name: str) -> str:
+    """Return From, with the name that the message has for the sender, if any."""
+    if name:
+        return f"{encoded_words.phrase(' '.join(name.split()))} <{sender}>"
+    # Any: what is there is known to the email package alone.
+    found: tuple[Any, ...] = getattr(message["From"], "addresses", ())
+    if len(found) == 1:
+        try:
+            if parse(found[0].addr_spec).canonical == sender:
+                shown = encoded_words.phrase(" ".join(found[0].display_name.split()))
+                return f"{shown} <{sender}>".strip()
+        except InvalidAddress:
+            pass
+    return f"<{sender}>"
+
+
+def _make_utf8(part: EmailMessage) -> None:
+    """Have the header say how `copy` writes the text."""
+    del part["Content-Transfer-Encoding"]
+    part["Content-Transfer-Encoding"] = "quoted-printable"
+    if "Content-Type" in part:
+        part.set_param("charset", "utf-8", replace=True)
+    else:
+        part["Content-Type"] = 'text/plain; charset="utf-8"'
+
+
+def _text(part: EmailMessage) -> str | None:
+    """Return the text of a part that people read."""
+    if part.get_content_maintype() != "text" or part.is_attachment():
+        return None
+    octets = cast(bytes, part.get_payload(decode=True))
+    charset = part.get_content_charset("utf-8")
     try:
-        for part in message.walk():
-            if part.get_content_maintype() == "text":
-                found |= set(_names(part.get_content()))
-    except (LookupError, ValueError) as error:
-        raise BadTemplate(f"has a text that cannot be read: {error}") from error
-    for name in _OWN:
-        del message[name]
-    return Template(message, frozenset(found))
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip().lower() for name in _FIELD.findall(text)]
-
-
-def _fill(text: str, values: Mapping[str, str], *, escape: bool = False) -> str:
-    def value(found: re.Match[str]) -> str:
-        filled = values.get(found[1].strip().lower(), "")
-        return html.escape(filled) if escape else filled
-
-    return _FIELD.sub(value, text)
-
-
-def _fill_part(part: EmailMessage, values: Mapping[str, str]) -> None:
-    if part.get_content_maintype() != "text":
-        return
-    text = part.get_content()
-    if not _FIELD.search(text):
-        return
-    subtype = part.get_content_subtype()
-    disposition = part.get("Content-Disposition")
-    filled = _fill(text, values, escape=subtype == "html")
-    part.set_content(filled, subtype=subtype, cte="quoted-printable")
-    if disposition is not None and "Content-Disposition" not in part:
-        part["Content-Disposition"] = str(disposition)
+        return octets.decode("utf-8" if charset == "us-ascii" else charset)
+    except (LookupError, UnicodeDecodeError) as error:
+        raise NewsletterRefused(f"has a text that is not {charset}") from error

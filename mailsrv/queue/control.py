@@ -14,12 +14,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
 
 from mailsrv.queue.admin import ACTIONS, change
 from mailsrv.queue.database import Filter
@@ -31,6 +32,7 @@ log = Logger()
 
 SOCKET = "queue.sock"  # in the data folder
 FILTERS = tuple(field.name for field in fields(Filter))
+MAX_MESSAGES = 50  # of one request
 MAX_LINE = 2 * 1024 * 1024  # a message of 1 MiB in base64, and its envelope
 
 
@@ -83,11 +85,30 @@ class Control:
         match request.get("do"):
             case "submit":
                 return {"id": await self._submit(request)}
+            case "submit-all":
+                return {"ids": await self._submit_all(request)}
             case action if action in ACTIONS:
                 wanted = _filter(request)
                 changed = await change(self._queue, action, wanted, self._now)
                 return {"done": changed.done, "busy": changed.busy}
         raise BadRequest(f"{request.get('do')!r} is nothing that the queue does")
+
+    async def _submit_all(self, request: dict[str, Any]) -> list[str]:
+        """Take several messages, which share the waits for the disk.
+
+        When one fails others may have been taken: `once` makes it safe to ask again.
+        """
+        messages = request.get("messages")
+        if not isinstance(messages, list) or len(messages) > MAX_MESSAGES:
+            raise BadRequest(f"messages: a list of at most {MAX_MESSAGES}")
+        if not all(isinstance(one, dict) for one in messages):
+            raise BadRequest("messages: each is what submit needs")
+        taking = [Deferred.fromCoroutine(self._submit(one)) for one in messages]
+        taken = await DeferredList(taking, consumeErrors=True)
+        for _, result in taken:
+            if isinstance(result, Failure):
+                result.raiseException()
+        return [id for _, id in taken]
 
     async def _submit(self, request: dict[str, Any]) -> str:
         # Any: values of JSON.

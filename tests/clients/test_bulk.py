@@ -1,5 +1,6 @@
 """Newsletters of a real server: each recipient once, whatever is cut off."""
 
+import json
 import re
 import subprocess
 import time
@@ -70,7 +71,7 @@ class BulkTests(ServerCase):
         # The sink has taken none twice but what the kill cut off.
         self.assertLessEqual(len(self.sink.messages), ROWS + 20)
         again = self.server.command(*self.arguments())
-        self.assertIn("0 handed over", again.stdout)
+        self.assertIn(f"0 sent, {ROWS} had it already", again.stdout)
         report = self.server.command("bulk", "report")
         self.assertIn("News for", report.stdout)
 
@@ -100,12 +101,28 @@ class BulkTests(ServerCase):
                 urllib.request.urlopen(bad, body, timeout=10)
         self.assertNotIn(found[1].rpartition("/")[2], self.server.log())
         done = self.server.command(*self.arguments("--again"))
-        self.assertIn("1 want none", done.stdout)
+        self.assertIn("1 want no mail", done.stdout)
+
+    def test_preview_and_dry_run_send_nothing(self) -> None:
+        done = self.server.command(*self.arguments("--preview", "r9@far.test"))
+        self.assertIn("Subject: News for Nr 9", done.stdout)
+        done = self.server.command(*self.arguments("--dry-run"))
+        self.assertIn(f"{ROWS} would be sent, 1 rows again", done.stdout)
+        self.assertEqual(self.sink.messages, [])
+
+    def test_server_that_is_down(self) -> None:
+        self.server.terminate()
+        done = self.server.command(*self.arguments())
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("Run the same command again", done.stderr)
+        self.server.start()
+        done = self.server.command(*self.arguments("--json"))
+        self.assertEqual(json.loads(done.stdout)["sent"], ROWS)
 
     def test_what_is_wrong_is_said(self) -> None:
         self.template.write_text(TEMPLATE.replace("number", "city"))
         done = self.server.command(*self.arguments())
-        self.assertIn("no column for city", done.stderr)
+        self.assertIn("needs city", done.stderr)
         self.table.write_text("a;b\n1;2\n")
         done = self.server.command(*self.arguments())
         self.assertIn('no column "email"', done.stderr)
