@@ -110,6 +110,7 @@ class Parts:
         self._limits = SendingLimits(
             self._sent_counts,
             settings.sending,
+            account=router.account,
             submit=self._flow.queue.submit,
             pool=self.threads.read,
             now=time.time,

@@ -6,6 +6,7 @@ of the hashing threads. Unknown names take the same way with the same cost.
 """
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,7 +17,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from mailsrv.accounts import app_passwords
 from mailsrv.accounts.addresses import fold
+from mailsrv.accounts.app_passwords import NotForThis
 from mailsrv.accounts.bearer import OAuthBearer, XOAuth2
 from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.edits import set_password_hash
@@ -144,7 +147,7 @@ class Authenticator:
         be made: a temporary error.
         """
         login = login[:MAX_NAME]
-        checked = self._by_password(login, password, attempt.peer)
+        checked = self._by_password(login, password, attempt)
         return await self._logged(checked, login, authzid, attempt)
 
     async def scram_keys(self, login: str) -> Keys:
@@ -200,10 +203,29 @@ class Authenticator:
         except BadCredentials:
             log.info("login failed", user=loggable(self._live.current, login), **about)
             raise
-        log.info("login", user=account.name, **about)
+        by = {"app_password": account.app} if account.app else {}
+        log.info("login", user=account.name, **by, **about)
         return account
 
-    async def _by_password(self, login: str, password: str, peer: str) -> Account:
+    def _by_app_password(
+        self, login: str, password: str, service: str
+    ) -> Account | None:
+        """The account, if one of its app passwords was given."""
+        account = self._live.current.login(login)
+        if account is None:
+            return None
+        try:
+            return app_passwords.log_in(account, password, service, time.time())
+        except NotForThis as error:
+            raise BadCredentials from error
+
+    async def _by_password(
+        self, login: str, password: str, attempt: Attempt
+    ) -> Account:
+        peer = attempt.peer
+        if (app := self._by_app_password(login, password, attempt.service)) is not None:
+            return app
+
         def remembered() -> Account | None:
             account = self._live.current.login(login)
             now = self._clock.seconds()

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from mailsrv.accounts.directory import (
     Account,
     Alias,
+    AppPassword,
     Directory,
     Domain,
     Entry,
@@ -79,6 +80,9 @@ _MIGRATIONS = [
         joining TEXT NOT NULL
     )
     """,
+    """
+    ALTER TABLE accounts ADD COLUMN app_passwords TEXT NOT NULL DEFAULT '[]'
+    """,
 ]
 BUSY_TIMEOUT_S = 10.0  # for another process's edit to end
 
@@ -96,6 +100,7 @@ _COLUMNS: dict[type[_Record], tuple[str, tuple[str, ...]]] = {
             "disabled_extensions",
             "scram_keys",
             "files_sent",
+            "app_passwords",
         ),
     ),
     Alias: ("aliases", ("name", "targets")),
@@ -267,6 +272,7 @@ def _read(connection: sqlite3.Connection) -> Directory:
             tuple(json.loads(words)),
             keys,
             bool(files_sent),
+            tuple(AppPassword(*app) for app in json.loads(apps)),
         )
         for (
             name,
@@ -277,6 +283,7 @@ def _read(connection: sqlite3.Connection) -> Directory:
             words,
             keys,
             files_sent,
+            apps,
         ) in _rows(connection, Account)
     }
     for name, targets in _rows(connection, Alias):
@@ -329,5 +336,5 @@ def _write(
             )
 
 
-def _stored(value: str | int | tuple[str, ...] | None) -> str | int | None:
+def _stored(value: str | int | tuple[object, ...] | None) -> str | int | None:
     return json.dumps(value) if isinstance(value, tuple) else value

@@ -7,7 +7,7 @@ followed by `live`.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mailsrv.accounts.addresses import (
     Address,
@@ -26,6 +26,19 @@ class Domain:
     catch_all: str | None = None  # account, alias or group for unknown local parts
 
 
+AppScope = Literal["all", "send"]
+
+
+class AppPassword(NamedTuple):
+    """A further password of an account, for one device or program."""
+
+    label: str
+    digest: str  # of a random password: nobody can guess what it is made of
+    scope: AppScope  # send: it may submit mail, and read none
+    max_messages_per_hour: int
+    ends_at_utc: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """A person's mailboxes and password."""
@@ -40,6 +53,13 @@ class Account:
     # For SCRAM; None until the password is set or verified.
     scram_keys: str | None = field(default=None, repr=False)
     files_sent: bool = False  # what it submits is filed in its Sent mailbox
+    app_passwords: tuple[AppPassword, ...] = field(default=(), repr=False)
+    # By which app password this log-in came; empty: by the account's own.
+    app: str = field(default="", compare=False)
+
+    def app_password(self, label: str) -> AppPassword | None:
+        """The app password of this label."""
+        return next((app for app in self.app_passwords if app.label == label), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +134,13 @@ class Directory:
         """The account of this canonical name."""
         entry = self.entries.get(name)
         return entry if isinstance(entry, Account) else None
+
+    def admits(self, account: Account) -> bool:
+        """Whether what has logged in may go on."""
+        today = self.account(account.name)
+        if today is None or not today.enabled:
+            return False
+        return not account.app or today.app_password(account.app) is not None
 
     def login(self, text: str) -> Account | None:
         """The account of a log-in name, also a disabled one.

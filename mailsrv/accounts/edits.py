@@ -20,6 +20,8 @@ from mailsrv.accounts.addresses import (
 from mailsrv.accounts.directory import (
     Account,
     Alias,
+    AppPassword,
+    AppScope,
     Directory,
     Domain,
     Entry,
@@ -33,6 +35,7 @@ from mailsrv.accounts.directory import (
 # What RFC 5321 allows in a Dot-string and no writing of addresses is upset by.
 # Before "-unsubscribe+" and a signed token, within the 64 octets of a local part.
 MAX_LIST_LOCAL = 26
+MAX_LABEL = 60  # characters, of an app password
 MAX_LIST_TEXT = 100  # characters of a title or a subject tag
 _LIST_LOCAL = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 SEPARATORS = "!#$%&'*+-./=?^_`{|}~"
@@ -136,6 +139,38 @@ def set_files_sent(directory: Directory, name: str, files: bool) -> Directory:
     """Choose whether the server files what an account submits."""
     account = existing_account(directory, name)
     return _with(directory, replace(account, files_sent=files))
+
+
+def add_app_password(
+    directory: Directory,
+    name: str,
+    label: str,
+    digest: str,
+    *,
+    scope: AppScope,
+    max_messages_per_hour: int,
+    ends_at_utc: float | None,
+) -> Directory:
+    """Give an account a further password, whose label is new."""
+    account = existing_account(directory, name)
+    label = label.strip()
+    if not label or len(label) > MAX_LABEL or not label.isprintable():
+        raise EditRefused(f"{label!r}: a label of at most {MAX_LABEL} characters")
+    if account.app_password(label) is not None:
+        raise EditRefused(f"{shown(account.name)} has an app password {label!r}")
+    app = AppPassword(label, digest, scope, max_messages_per_hour, ends_at_utc)
+    return _with(
+        directory, replace(account, app_passwords=(*account.app_passwords, app))
+    )
+
+
+def remove_app_password(directory: Directory, name: str, label: str) -> Directory:
+    """Take an app password away; its sessions end."""
+    account = existing_account(directory, name)
+    kept = tuple(app for app in account.app_passwords if app.label != label)
+    if kept == account.app_passwords:
+        raise EditRefused(f"{shown(account.name)} has no app password {label!r}")
+    return _with(directory, replace(account, app_passwords=kept))
 
 
 def add_alias(directory: Directory, name: str, targets: Iterable[str]) -> Directory:

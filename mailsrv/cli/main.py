@@ -6,6 +6,7 @@ import click
 
 from mailsrv.cli.accounts import account_group
 from mailsrv.cli.addresses import alias_group, domain_group, group_group
+from mailsrv.cli.app_passwords import app_password_group
 from mailsrv.cli.bulk import bulk_group
 from mailsrv.cli.check_config import check_config
 from mailsrv.cli.dkim import dkim_group
@@ -31,6 +32,7 @@ main.add_command(check_config)
 main.add_command(plugins)
 main.add_command(quickstart)
 account_group.add_command(import_accounts)
+account_group.add_command(app_password_group)
 main.add_command(account_group)
 main.add_command(alias_group)
 main.add_command(group_group)

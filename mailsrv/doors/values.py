@@ -33,6 +33,7 @@ class Sender:
     account: str | None  # the address of who has logged in
     reverse_path: str  # empty: a bounce
     size_octets: int  # as announced; 0: unknown
+    app_password: str = ""  # the label of that by which it has logged in
 
 
 @dataclass(frozen=True, slots=True)

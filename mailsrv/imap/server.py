@@ -358,8 +358,7 @@ class ImapFactory(Factory):
         for protocol in list(self._open):
             session = protocol.session
             if session is not None and session.account is not None:
-                account = directory.account(session.account.name)
-                if account is None or not account.enabled:
+                if not directory.admits(session.account):
                     session.bye("The account is closed")
 
     async def drain(self) -> None:

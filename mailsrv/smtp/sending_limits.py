@@ -11,6 +11,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsrv.accounts.addresses import shown
+from mailsrv.accounts.devices import HourlyLimit
+from mailsrv.accounts.directory import Account
 from mailsrv.accounts.sent_counts import Counts, SentCounts
 from mailsrv.doors.values import ACCEPT, Decision, Defer, Recipient, Sender
 from mailsrv.interfaces import IRecipientPolicy, ISenderPolicy
@@ -21,6 +23,7 @@ from mailsrv.threads import Pool
 log = Logger()
 
 _MESSAGES = Defer("You have sent too many messages, try again later", 450, "4.7.1")
+_APP = Defer("Too many messages of this app password, try again later", 450, "4.7.1")
 _RECIPIENTS = Defer("Too many people whom you never wrote to before", 450, "4.7.1")
 
 _NOTICE = """\
@@ -64,13 +67,16 @@ class SendingLimits:
         counts: SentCounts,
         settings: SendingSettings,
         *,
+        account: Callable[[str], Account | None],
         submit: Submit,
         pool: Pool,
         now: Callable[[], float],
     ) -> None:
-        """`pool` runs what works on `counts`."""
+        """`account` looks one up; `pool` runs what works on `counts`."""
         self.settings = settings  # may be replaced
         self._counts = counts
+        self._account = account
+        self._apps = HourlyLimit(now)
         self._submit = submit
         self._pool = pool
         self._now = now
@@ -80,12 +86,20 @@ class SendingLimits:
         if account is None:
             return ACCEPT
         now = self._now()
+        if sender.app_password and not self._app_may_send(account, sender.app_password):
+            return _APP
         counts = await self._pool.run(lambda: self._counts.message(account, now))
         most = self.settings.messages_per_hour, self.settings.messages_per_day
         if not _beyond(counts, most):
             return ACCEPT
         await self._tell(account, sender.peer, f"{counts[1]} messages")
         return _MESSAGES
+
+    def _app_may_send(self, account: str, label: str) -> bool:
+        known = self._account(account)
+        app = None if known is None else known.app_password(label)
+        most = 0 if app is None else app.max_messages_per_hour
+        return self._apps.take(f"{account} {label}", most)
 
     async def recipient(self, recipient: Recipient) -> Decision:
         account, address = recipient.sender.account, recipient.forward_path

@@ -306,8 +306,7 @@ class SmtpServer(Protocol):
         account = self._client.account
         if account is None:
             return
-        today = directory.account(account.name)
-        if today is None or not today.enabled:
+        if not directory.admits(account):
             self._client.account = None
             self._engine.authenticated = False
             if self._session.idle and not self._working and not self._lost:

@@ -195,6 +195,7 @@ class Transaction:
             None if client.account is None else client.account.name,
             mail.reverse_path,
             mail.size_octets,
+            "" if client.account is None else client.account.app,
         )
 
     async def check_sender(self) -> Reply:

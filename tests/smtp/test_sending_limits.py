@@ -1,11 +1,13 @@
 """What a stolen password is good for."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsrv.accounts.directory import Account, AppPassword
 from mailsrv.accounts.sent_counts import DAY_S, HOUR_S, SentCounts
 from mailsrv.doors.values import Accept, Decision, Defer, Recipient, Sender
 from mailsrv.settings import SendingSettings
@@ -33,10 +35,13 @@ class LimitsTests(SynchronousTestCase):
         self.path = Path(self.mktemp())
         self.counts = SentCounts(self.path)
         self.addCleanup(lambda: self.counts.close())
+        app = AppPassword("shop", "digest", "send", 2, None)
+        self.account = Account(ANNA, ANNA, "hash", app_passwords=(app,))
         self.told: list[tuple[bytes, Sequence[str]]] = []
         self.limits = SendingLimits(
             self.counts,
             LIMITS,
+            account=lambda name: self.account,
             submit=self.submit,
             pool=threads.read,
             now=self.clock.seconds,
@@ -83,6 +88,16 @@ class LimitsTests(SynchronousTestCase):
         self.assertTrue(self.to("c@far.test"))
         self.assertFalse(self.to("d@far.test"))
         self.assertTrue(self.to("d@far.test", account="ben@example.test"))
+
+    def test_app_password_has_a_limit_of_its_own(self) -> None:
+        self.limits.settings = SendingSettings()
+        by_shop = replace(sender(), app_password="shop")
+        said = [
+            self.accepted(Deferred.fromCoroutine(self.limits.sender(by_shop)))
+            for _ in range(3)
+        ]
+        self.assertEqual(said, [True, True, False])
+        self.assertTrue(self.message())
 
     def test_who_is_not_logged_in(self) -> None:
         self.assertTrue(all(self.message(None) for _ in range(9)))
