@@ -197,7 +197,8 @@ class ListCarrier:
         held = await self._run(lambda: self._members.held(number))
         if held is None or held.list != mailing.name:
             return _IGNORED, ()
-        decided = "approved" if approved else "rejected"
+        # The message that decided, since an attempt for it may be made again.
+        decided = f"{mail.to.command} by {mail.message.id}"
         if not await self._run(lambda: self._members.decide(number, decided)):
             return _IGNORED, ()
         if not approved:
@@ -244,7 +245,7 @@ class ListCarrier:
             self._forget(held)
 
     async def _to_owners(self, mail: _Mail, mailing: MailingList) -> posting.Entries:
-        id = f"{mail.message.id}.owner"
+        id = f"{mail.message.id}.owner.{mailing.name}"
         owners = await self._addressing.recipients(id, mailing.owners, self._now())
         return (posting.same_for(mail.message, id, owners),) if owners else ()
 

@@ -98,7 +98,7 @@ class Held:
     author: str
     subject: str
     at_utc: float
-    decided: str  # "", "approved" or "rejected"
+    decided: str  # by what; empty: it waits
 
 
 @dataclass(frozen=True, slots=True)

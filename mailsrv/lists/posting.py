@@ -48,8 +48,8 @@ def may_post(mailing: MailingList, address: str, *, is_member: bool) -> bool:
 def same_for(
     message: Message, id: str, recipients: Sequence[Recipient]
 ) -> tuple[Message, Sequence[Recipient]]:
-    """Return the message as it is, for others."""
-    return replace(message, id=id, once=""), recipients
+    """Return the message as it is, for others, once."""
+    return replace(message, id=id, once=id), recipients
 
 
 def sent_octets(path: Path, skip_octets: int) -> int:
@@ -87,7 +87,8 @@ class Distributor:
         subscribed = await run(
             lambda: self.members.of_list(mailing.name, State.SUBSCRIBED)
         )
-        id = f"{message.id}.{mailing.name.partition('@')[0]}"
+        # Once: an alias may lead to a list that the message names as well.
+        id = f"{message.id}.{mailing.name}"
         made, body = await run(lambda: self._made(message, header, id, mailing))
         rows: list[Recipient] = []
         for first in range(0, len(subscribed), _AT_A_TIME):
@@ -126,7 +127,7 @@ class Distributor:
             size_octets=message.size_octets - len(old),
             ret="",
             envid="",
-            once="",
+            once=id,
         )
         return made, prepared
 

@@ -59,6 +59,7 @@ class BulkTests(ServerCase):
             command,
             env={**environment(), "MAILSRV_CONFIG": str(self.server.config)},
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         ) as process:
             self.eventually(lambda: len(self.sink.messages) > 3)
             process.kill()

@@ -155,6 +155,31 @@ class ListTests(ServerCase):
         self.post(self.anna, found[0])
         self.eventually(lambda: "carl@far.test" in self.sink.copies)
         self.assertIn("From: stranger@else.test", self.text("carl@far.test"))
+        # Another owner may say so as well: the members hear nothing of it.
+        self.post(self.ben, found[0])
+        reject = found[0].replace("-approve+", "-reject+")
+        self.post(self.ben, reject)
+        self.server.wait_for_log(f"{reject}: delivered")
+        self.run_list("set", STAFF, "--posting", "anyone")
+        self.reload()
+        self.post("stranger@else.test", STAFF, "Last")
+        self.eventually(lambda: "Subject: Last" in self.text("carl@far.test"))
+        self.assertEqual(len(self.sink.messages), 2)
+
+    def test_one_message_to_lists_of_the_same_local_part(self) -> None:
+        self.assertEqual(self.server.command("domain", "add", "b.test").returncode, 0)
+        self.run_list("create", "staff@b.test", "--owner", self.anna)
+        self.run_list("subscribe", STAFF, "carl@far.test", self.ben)
+        self.run_list("subscribe", "staff@b.test", "dora@far.test", self.ben)
+        self.reload()
+        with smtplib.SMTP(HOST, self.server.ports["smtp"]) as client:
+            to = [STAFF, "staff@b.test", "staff-owner@example.test"]
+            to.append("staff-owner@b.test")
+            client.sendmail(self.ben, to, f"From: {self.ben}\r\nSubject: x\r\n\r\nx")
+        both = {"carl@far.test", "dora@far.test"}
+        self.eventually(lambda: both <= self.sink.copies.keys())
+        self.eventually(lambda: len(self.mails("anna")) == 2)
+        self.eventually(lambda: len(self.mails("ben")) == 2)
 
     def test_owner_is_reached(self) -> None:
         self.reload()
