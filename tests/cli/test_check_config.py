@@ -44,6 +44,19 @@ class CheckConfigTests(ConfigCase):
     def test_nothing_to_listen_on(self) -> None:
         self.assertIn("listen: is empty", self.check(""))
 
+    def test_web_pages(self) -> None:
+        said = self.check(
+            self.LISTEN + self.certificate() + '[web]\nurl = "http://example.test"\n'
+        )
+        self.assertIn('web.url: "http://example.test" is no address with TLS', said)
+        self.assertIn("web.url: no service answers there", said)
+        web = '[[listen]]\nservice = "https"\nendpoint = "tcp:443"\n'
+        for url in ("https://mail.example.test", "https://a.test:8443/mail/"):
+            said = self.check(
+                self.LISTEN + web + self.certificate() + f'[web]\nurl = "{url}"\n'
+            )
+            self.assertIn("good (", said)
+
     def test_trusted_networks(self) -> None:
         said = self.check(
             self.LISTEN
