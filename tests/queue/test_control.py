@@ -107,6 +107,25 @@ class ControlTests(QueueCase):
         self.assertEqual(self.ask(request), {"id": ""})
         self.assertEqual(len(self.far.carried), 1)
 
+    def test_submit_all(self) -> None:
+        messages = [
+            {
+                "octets": b64encode(b"Subject: x\n\ntext\n").decode(),
+                "reverse_path": ANNA,
+                "forward_paths": [f"{n}@far.test"],
+                "once": f"run:{n}",
+            }
+            for n in range(3)
+        ]
+        first = {"do": "submit-all", "messages": messages[:2]}
+        self.assertEqual(list(map(bool, self.ask(first)["ids"])), [True, True])
+        # One that is wrong is said, and the others are taken.
+        bad = {"do": "submit-all", "messages": [{}, *messages]}
+        self.assertIn("error", self.ask(bad))
+        again = {"do": "submit-all", "messages": messages}
+        self.assertEqual(self.ask(again), {"ids": ["", "", ""]})
+        self.assertEqual(len(self.far.carried), 3)
+
     def test_requests_keep_their_order(self) -> None:
         self.waiting("a@far.test")
         hold, release = (
@@ -130,6 +149,9 @@ class ControlTests(QueueCase):
             b'{"do": "hold", "where": {"nothing": "x"}}\n',
             b'{"do": "hold", "where": {"sender": 3}}\n',
             b'{"do": "submit"}\n',
+            b'{"do": "submit-all"}\n',
+            b'{"do": "submit-all", "messages": [1]}\n',
+            b'{"do": "submit-all", "messages": [' + b"{}," * 50 + b"{}]}\n",
             b'{"do": "submit", "octets": "?", "forward_paths": []}\n',
         ):
             [answer] = self.said(octets)
