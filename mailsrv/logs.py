@@ -37,6 +37,10 @@ _PRIORITY = {
     LogLevel.error: syslog.LOG_ERR,
     LogLevel.critical: syslog.LOG_CRIT,
 }
+# Twisted's lines on each socket of a DNS question.
+_UDP_PORT = re.compile(
+    r"^(\(UDP Port|_Datagrams starting|St\w+ protocol <mailsrv\.dns)"
+)
 _RANK = {level: rank for rank, level in enumerate(_PRIORITY)}
 
 Write = Callable[[str, int], object]
@@ -53,6 +57,8 @@ class LineObserver:
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level") or LogLevel.info
         if _RANK[level] < _RANK[LogLevel.lookupByName(self.settings.level)]:
+            return
+        if _UDP_PORT.search(str(event.get("log_text", ""))):
             return
         line = json_line(event) if self.settings.format == "json" else text_line(event)
         self._write(line, _PRIORITY[level])

@@ -39,7 +39,7 @@ from mailsrv.queue.values import (
 )
 from mailsrv.queue.writer import Writer
 from mailsrv.routing.router import Router
-from mailsrv.store.values import Delivered, Target
+from mailsrv.store.values import Delivered, DeliveryFailed, Target
 from mailsrv.threads import Threads
 
 log = Logger()
@@ -301,7 +301,11 @@ class Queue:
         except Exception:
             log.failure("{transaction}: no report", transaction=parcel.message.id)
             results = [_without_report(result, self._now()) for result in results]
-        self._added(await self._writer.write(new, results))
+        try:
+            self._added(await self._writer.write(new, results))
+        except DeliveryFailed:  # a bug of a carrier: what it has made is left out
+            results = [_again(result, self._now()) for result in results]
+            await self._writer.write((), results)
         return results
 
     async def reports(self, message: Message, results: Sequence[Result]) -> list[Entry]:
@@ -372,6 +376,12 @@ class Queue:
             attempts=recipient.attempts + 1,
             delay_s=round(answer.at_utc - parcel.message.arrived_at_utc, 3),
         )
+
+
+def _again(result: Result, now_utc: float) -> Result:
+    """Return what becomes of a recipient whose result could not be kept."""
+    again_at = now_utc + _REPORT_AGAIN_S
+    return replace(result, state=State.WAITING, next_at_utc=again_at, warned=False)
 
 
 def _without_report(result: Result, now_utc: float) -> Result:

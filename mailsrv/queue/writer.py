@@ -27,7 +27,7 @@ Write = Callable[
 ]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     new: Sequence[Entry]
     results: Sequence[Result]
@@ -58,8 +58,8 @@ class Writer:
         """Make messages and results durable, together.
 
         Returns the messages with the ids of their rows; those that were to be taken
-        once and had been are not among them. Without results it raises
-        `DeliveryFailed` when the disk does.
+        once and had been are not among them. Raises `DeliveryFailed`: without
+        results when the disk does, with them if the rows contradict others.
         """
         job = _Job(new, results)
         self._jobs.append(job)
@@ -99,11 +99,14 @@ class Writer:
 
     async def _failed(self, jobs: Sequence[_Job], error: Exception) -> None:
         log.failure("writing the queue's rows failed")
-        self._jobs += [job for job in jobs if job.results]
+        # One alone that can never be written would be tried for ever.
+        hopeless = isinstance(error, sqlite3.IntegrityError) and len(jobs) == 1
+        again = [job for job in jobs if job.results and not hopeless]
+        self._jobs += again
         for job in jobs:
-            if not job.results:
+            if job not in again:
                 job.done.errback(_told(error))
-        if self._jobs:
+        if again:
             await deferLater(self._reactor, _AGAIN_S)
 
 

@@ -375,6 +375,26 @@ class CarrierTests(QueueCase):
         self.assertEqual((row.state, row.answer.code), (State.WAITING, 451))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_rows_that_contradict_others(self) -> None:
+        """A carrier's bug costs its own message time, and nobody else's."""
+        file = self.spooled(b"A: b\n\ntext\n")
+        to = recipient("staff@example.test", destination="list")
+        self.take(message(file=file, size_octets=14), [to])
+        [(parcel, done)] = self.lists.waiting
+        self.lists.waiting.clear()
+        said = Answer(250, "2.0.0", "expanded", self.clock.seconds())
+        twice = (parcel.message, [recipient()])  # an id that is there already
+        done.callback(Outcome((said,), (twice,)))
+        self.settle()
+        [row] = rows(self.queue.database, Filter())
+        self.assertEqual(row.state, State.WAITING)
+        self.send("carl@far.test")
+        self.far.answer(250)
+        self.settle()
+        self.assertEqual(len(rows(self.queue.database, Filter())), 1)
+        errors = self.flushLoggedErrors(sqlite3.IntegrityError)
+        self.assertEqual(len(errors), 1)
+
     def test_what_a_carrier_writes_is_committed_with_its_answer(self) -> None:
         """A list: one message becomes another, with the same file."""
         file = self.spooled(b"Old: 1\n\ntext\n")
