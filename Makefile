@@ -44,6 +44,7 @@ test: $(VENV)/.installed
 # Beside Postfix and Dovecot, on Debian; see docs/performance.rst.
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run var/bench
+	$(BIN)/python -m benchmarks.outgoing var/bench
 
 # Kills a server under load ROUNDS times; begun again it goes on where it stopped.
 crash: $(VENV)/.installed

@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ DESTINATIONS = 100
 SENDER = f"load@{DOMAIN}"
 WAITING = 100_000
 OCTETS = 5000
+MAIN = "from mailsrv.cli.main import main; main()"
 
 
 def place(number: int) -> str:
@@ -60,13 +62,21 @@ def mailsrv(folder: Path) -> tuple[list[int], int, Callable[[], int]]:
         )
     config.write_text(text)
     subprocess.run(
-        ["mailsrv", "alias", "add", SENDER, servers.SMTP_USERS[0] + "@" + DOMAIN],
+        [
+            sys.executable,
+            "-c",
+            MAIN,
+            "alias",
+            "add",
+            SENDER,
+            servers.SMTP_USERS[0] + "@" + DOMAIN,
+        ],
         env={**os.environ, "MAILSRV_CONFIG": str(config)},
         check=True,
         capture_output=True,
     )
-    shutil.rmtree(folder / "data" / "dkim", ignore_errors=True)  # Postfix signs nothing
     target = servers.mailsrv(folder, PORT)
+    shutil.rmtree(folder / "data" / "dkim", ignore_errors=True)  # Postfix signs nothing
     path = folder / "data" / "queue.sqlite"
 
     def waits() -> int:
