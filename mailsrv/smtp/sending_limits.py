@@ -4,6 +4,7 @@ A person writes to some new people a day; who has guessed a password writes to
 thousands. What is too much waits in the mail program, and somebody is told.
 """
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from mailsrv.doors.values import ACCEPT, Decision, Defer, Recipient, Sender
 from mailsrv.interfaces import IRecipientPolicy, ISenderPolicy
 from mailsrv.mime.date import date_time
 from mailsrv.settings import SendingSettings
+from mailsrv.store.values import StoreError
 from mailsrv.threads import Pool
 
 log = Logger()
@@ -82,6 +84,20 @@ class SendingLimits:
         self._now = now
 
     async def sender(self, sender: Sender) -> Decision:
+        return await self._unless_it_fails(self._of_message(sender))
+
+    async def recipient(self, recipient: Recipient) -> Decision:
+        return await self._unless_it_fails(self._of_recipient(recipient))
+
+    async def _unless_it_fails(self, deciding: Awaitable[Decision]) -> Decision:
+        """A count that the disk refuses keeps nobody's mail; the disk itself may."""
+        try:
+            return await deciding
+        except (sqlite3.Error, OSError, StoreError) as error:
+            log.error("sending is not counted: {reason}", reason=str(error))
+            return ACCEPT
+
+    async def _of_message(self, sender: Sender) -> Decision:
         account = sender.account
         if account is None:
             return ACCEPT
@@ -101,7 +117,7 @@ class SendingLimits:
         most = 0 if app is None else app.max_messages_per_hour
         return self._apps.take(f"{account} {label}", most)
 
-    async def recipient(self, recipient: Recipient) -> Decision:
+    async def _of_recipient(self, recipient: Recipient) -> Decision:
         account, address = recipient.sender.account, recipient.forward_path
         if account is None or recipient.accounts:  # colleagues do not count
             return ACCEPT

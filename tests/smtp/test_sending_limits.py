@@ -114,6 +114,13 @@ class LimitsTests(SynchronousTestCase):
             self.message()
         self.assertEqual(len(self.told), 2)
 
+    def test_disk_that_refuses_to_count_keeps_nobody_s_mail(self) -> None:
+        self.counts.close()
+        self.counts = SentCounts(self.path.parent / "no" / "such" / "folder")
+        self.limits._counts = self.counts
+        self.assertTrue(self.message())
+        self.assertTrue(self.to("a@far.test"))
+
     def test_survives_a_restart(self) -> None:
         for _ in range(3):
             self.message()
