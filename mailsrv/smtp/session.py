@@ -162,8 +162,14 @@ class Session:
             log.failure("delivery failed", **self.who())
             reply = LOCAL_ERROR
         await transaction.abort()
-        self._log_message(transaction, event.size_octets, reply)
-        return transaction.replies(reply) if self.client.role == "lmtp" else reply
+        if self.client.role != "lmtp":
+            self._log_message(transaction, event.size_octets, reply)
+            return reply
+        replies = transaction.replies(reply)
+        taken = any(each.positive for each in replies.each)
+        said = reply if taken or not replies.each else replies.each[0]
+        self._log_message(transaction, event.size_octets, said)
+        return replies
 
     async def give_up(self) -> None:
         """Take back a transaction that has not ended."""

@@ -826,6 +826,14 @@ class LmtpTests(OfficeCase):
         codes = client.codes(MAIL + rcpt(ANNA) + rcpt(BERT) + b"BDAT 2 LAST\r\n\r\n")
         self.assertEqual(codes, [250, 250, 250, 452, 452])
 
+    def test_log_of_a_message_that_nobody_got(self) -> None:
+        self.store.failing = {ANNA, BERT}
+        client = self.client()
+        codes = client.codes(MAIL + rcpt(ANNA) + rcpt(BERT) + b"BDAT 2 LAST\r\n\r\n")
+        self.assertEqual(codes, [250, 250, 250, 451, 451])
+        self.assertEqual(len(self.infos("message refused")), 1)
+        self.assertEqual(self.infos("message accepted"), [])
+
     def test_trace_field(self) -> None:
         self.client().send(MAIL + rcpt(ANNA) + b"BDAT 2 LAST\r\n\r\n")
         [message] = self.store.messages
