@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 OFFICE4, OFFICE6 = "10.77.0.1", "fd77::1"
-PROGRAMS = ("ip", "knotd", "keymgr", "unbound")
+PROGRAMS = ("ip", "knotd", "keymgr", "unbound", "postfix")
 
 
 def missing() -> str:

@@ -25,7 +25,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailsrv.cli.quickstart import set_up
 from tests.clients.server import CHEAP, PAUSE_S, environment
-from tests.lab import dns
+from tests.lab import dns, postfix
 from tests.lab.network import OFFICE4, Network, missing
 from tests.tls.peers import Issued, issue
 
@@ -132,6 +132,16 @@ def build(lab: Lab) -> None:
     lab.sts("badsts", "mx-badsts.lab", issue("mta-sts.badsts.lab", by=good))
 
 
+def add_postfix(lab: Lab) -> tuple[str, str]:
+    """Give Postfix a name, with DANE; return its address and its certificate."""
+    certificate = issue("mx-postfix.lab", by=lab.authority)
+    ip = lab.ip()
+    lab.records.append(f"mx-postfix A {ip}")
+    lab.mx("postfix", "mx-postfix.lab")
+    lab.tlsa("mx-postfix.lab", certificate)
+    return ip, lab.chain("postfix", certificate)
+
+
 class LabTests(SynchronousTestCase):
     def setUp(self) -> None:
         if why := missing():
@@ -142,6 +152,7 @@ class LabTests(SynchronousTestCase):
         self.folder = Path(temporary.name)
         self.lab = Lab(self.folder)
         build(self.lab)
+        ip, chain = add_postfix(self.lab)
         network = Network(self.lab.ips)
         self.addCleanup(network.close)
         dns.start(network, self.folder / "dns", "\n".join(self.lab.records))
@@ -153,6 +164,7 @@ class LabTests(SynchronousTestCase):
         log = self.folder / "world.log"
         network.start(network.world, *world, log=log, env=environment())
         self.eventually(lambda: "ready" in log.read_text(), log)
+        self.postfix = postfix.start(network, self.folder / "postfix", ip, chain)
         self.start_server(network)
 
     def start_server(self, network: Network) -> None:
@@ -241,6 +253,7 @@ class LabTests(SynchronousTestCase):
         lost = ("a@null.lab", "a@gone.lab", "a@baddane.lab", "a@badsts.lab")
         for address in (*good, *lost):
             self.send(address)
+        self.send("a@postfix.lab", "b@postfix.lab")
         self.send("b@plain.lab", "nobody@plain.lab", "c@plain.lab")
         expected = {(h, a, tls): n for a, (h, tls, n) in good.items()}
         expected |= {("mx-plain.lab", f"{x}@plain.lab", False): 1 for x in "bc"}
@@ -250,6 +263,10 @@ class LabTests(SynchronousTestCase):
             lambda: all(f"rfc822; {a}" in self.reports() for a in everybody), self.log
         )
         self.assertEqual(self.taken(), Counter(expected))
+        self.eventually(lambda: len(postfix.messages(self.postfix)) == 2, self.log)
+        for octets in postfix.messages(self.postfix):
+            self.assertIn("using TLSv1.3", octets)
+            self.assertIn("DKIM-Signature: v=1", octets)
         log = self.log.read_text()
         self.assertIn("verified by DANE", log)
         self.assertIn("verified by MTA-STS", log)
