@@ -71,28 +71,27 @@ class HostFinder:
         if domain.startswith("["):
             raise NoWay(Reply(550, "5.1.2", "Mail to addresses of hosts is not sent"))
         exchanges = await self._exchanges(domain)
-        given, reply = 0, NO_HOST
+        given, reply = False, NO_HOST
         for _, group in groupby(exchanges, key=lambda one: one.preference):
             # All of a preference first: if this server is among them, RFC 5321
             # section 5.1 takes them all off the list, and those behind them.
-            found = await self._group(tuple(group)[:MAX_HOSTS])
+            found = await self._group(tuple(group))
             if any(one is LOOP for one in found):
-                reply = LOOP
+                # Those before this server may take it, if they are only not found.
+                reply = reply if reply is NO_ANSWER else LOOP
                 break
             for one in found:
                 if isinstance(one, MailHost):
-                    given += 1
+                    given = True
                     yield one
                 elif reply is not NO_ANSWER:
                     reply = one
-            if given >= MAX_HOSTS:
-                break
         if not given:
             raise NoWay(reply)
 
     async def of_name(self, host: str, port: int) -> AsyncIterator[MailHost]:
         """Give the host that a setting names; `NoWay` if it cannot be."""
-        found = await self._host(_Exchange(0, host, False), port, private=True)
+        found = await self._host(_Exchange(0, host, False), port, of_setting=True)
         if isinstance(found, Reply):
             # Not for ever: an admin will see that the name is wrong.
             raise NoWay(found if found is LOOP else _for_now(found))
@@ -116,24 +115,29 @@ class HostFinder:
         if not exchanges:
             return [_Exchange(0, found.canonical, found.secure)]
         random.shuffle(exchanges)
-        return sorted(exchanges, key=lambda one: one.preference)
+        return sorted(exchanges, key=lambda one: one.preference)[:MAX_HOSTS]
 
     async def _group(self, exchanges: Sequence[_Exchange]) -> list[MailHost | Reply]:
         asking = [
-            Deferred.fromCoroutine(self._host(one, self._port, private=self._private))
-            for one in exchanges
+            Deferred.fromCoroutine(self._host(one, self._port)) for one in exchanges
         ]
         results = await DeferredList(asking, fireOnOneErrback=True)
         return [result for _, result in results]
 
     async def _host(
-        self, exchange: _Exchange, port: int, *, private: bool
+        self, exchange: _Exchange, port: int, *, of_setting: bool = False
     ) -> MailHost | Reply:
-        """Return where a host is, or why it cannot be used."""
+        """Return where a host is, or why it cannot be used.
+
+        A setting may name an address, and one of a private network.
+        """
+        private = of_setting or self._private
         if port == self._port and self._own.is_name(exchange.name):
             return LOOP
         try:
-            addresses = await self._resolver_addresses(exchange.name)
+            addresses = (_literal(exchange.name) if of_setting else ()) or (
+                await self._resolver.addresses(exchange.name)
+            )
         except NoSuchName:
             return NO_HOST
         except DnsUnavailable:
@@ -147,11 +151,12 @@ class HostFinder:
         ips = tuple(ip for ip, _ in allowed)
         return MailHost(exchange.name, ips, port, secure)
 
-    async def _resolver_addresses(self, name: str) -> Sequence[tuple[str, bool]]:
-        try:
-            return ((str(ip_address(name)), False),)  # of a setting
-        except ValueError:
-            return await self._resolver.addresses(name)
+
+def _literal(name: str) -> Sequence[tuple[str, bool]]:
+    try:
+        return ((str(ip_address(name)), False),)
+    except ValueError:
+        return ()
 
 
 def _may_send_to(ip: str, *, private: bool) -> bool:

@@ -115,8 +115,8 @@ class _Race:
         if self.done.called:
             client.abort()  # two in one turn of the reactor
             return
-        self._stop()
         self.done.callback((client, ip))
+        self._stop()  # after it: those that are cancelled now have not failed
 
     def _lost(self, failure: Failure, ip: str) -> None:
         self._running.pop(ip, None)
@@ -148,4 +148,4 @@ class _Race:
 
 def _in_words(failure: Failure) -> str:
     """Say why there was no connection: "Connection was refused by other side"."""
-    return failure.getErrorMessage().partition(":")[0].rstrip(".").lower()
+    return failure.getErrorMessage().partition(": ")[0].rstrip(".").lower()

@@ -102,11 +102,14 @@ class Relay:
     async def carry(self, parcel: Parcel) -> Outcome:
         attempt = Attempt(parcel, self._now)
         route = self._routes.find(parcel.message.reverse_path, parcel.destination)
-        name = f"{route.name} REQUIRETLS" * parcel.message.require_tls or route.name
+        require_tls = "REQUIRETLS" * parcel.message.require_tls
+        name = f"{route.name} {route.tls} {require_tls}"
         while (connection := self._idle.take(name)) is not None:
             said = await self._send(connection, name, attempt)
             if not isinstance(said, NotHere):
                 return Outcome(said)
+            if connection.client.usable:
+                break  # it has answered, and would answer again
         try:
             return Outcome(await self._to_hosts(attempt, route, name))
         except NoWay as error:
@@ -127,20 +130,23 @@ class Relay:
                 text = (
                     f"{host.name} is not a mail server that the domain's policy names"
                 )
-                why = NotHere(Reply(451, "4.7.5", text))
+                said = NotHere(Reply(451, "4.7.5", text))
             else:
-                said = await self._to_host(host, route, policy, login, attempt, name)
-                if not isinstance(said, NotHere):
-                    return said
-                why = said
+                sent = await self._to_host(host, route, policy, login, attempt, name)
+                if not isinstance(sent, NotHere):
+                    return sent
+                said = sent
             log.info(
                 "{mx}: {reason}",
-                mx=why.peer or host.name,
-                reason=why.reply.text,
-                reply_code=why.reply.code,
+                mx=said.peer or host.name,
+                reason=said.reply.text,
+                reply_code=said.reply.code,
                 transaction=message.id,
                 destination=attempt.parcel.destination,
             )
+            # What one host lacks is for good only if no other one may have it.
+            if why is _NOBODY or said.reply.code < 500:
+                why = said
         return attempt.all(why)
 
     async def _hosts_of(self, route: Route, domain: str) -> AsyncIterator[MailHost]:
@@ -162,11 +168,11 @@ class Relay:
             return await self._policies.for_domain(
                 parcel.destination, require_tls=require_tls
             )
-        if route.tls in ("require", "implicit"):
+        # RFC 8689 section 4.2.1 asks for a certificate that can be verified.
+        if route.tls in ("require", "implicit") or (require_tls and target.host):
             return AnyHost(Verified(target.host, self._verified))
-        if target.path or (route.tls == "never" and not require_tls):
-            return AnyHost(Unverified("never", self._unverified))
-        return AnyHost(Unverified("must" if require_tls else "may", self._unverified))
+        never = target.path or route.tls == "never"
+        return AnyHost(Unverified("never" if never else "may", self._unverified))
 
     async def _login(self, route: Route) -> Login | NotHere | None:
         file = route.password_file

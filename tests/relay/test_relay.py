@@ -22,6 +22,7 @@ from mailsrv.queue.carrying import Parcel
 from mailsrv.queue.seven_bit import SevenBitCopies
 from mailsrv.queue.spool import Spool
 from mailsrv.queue.values import Answer, Recipient
+from mailsrv.relay.hosts import MAX_HOSTS
 from mailsrv.relay.relay import Relay
 from mailsrv.settings import Listener, RelayRoute, RelaySettings
 from mailsrv.threads import Pool
@@ -141,6 +142,21 @@ class DirectTests(RelayCase):
         peer.sessions[0].transport.loseConnection()
         [answer] = await self.carry(relay)
         self.assertEqual((answer.code, len(peer.contents)), (250, 2))
+
+    async def test_idle_connection_that_answers_is_not_asked_for_ever(self) -> None:
+        peer = self.peer(MAIL=["250 Ok", "451 4.7.1 Later"])
+        relay = self.to(peer)
+        await self.carry(relay)
+        [answer] = await self.carry(relay)
+        self.assertEqual((answer.code, answer.text), (451, "Later"))
+        self.assertEqual(peer.verbs().count("MAIL"), 3)
+
+    async def test_idle_connection_that_lacks_something(self) -> None:
+        peer = self.peer()
+        relay = self.to(peer)
+        await self.carry(relay)
+        [answer] = await self.carry(relay, smtputf8=True)
+        self.assertEqual((answer.enhanced_code, len(peer.sessions)), ("5.6.7", 2))
 
     async def test_recipients_have_answers_of_their_own(self) -> None:
         peer = self.peer(RCPT=["250 Ok", "550 5.1.1 Nobody", "450 4.2.0 Greylisted"])
@@ -263,6 +279,37 @@ class HostTests(RelayCase):
         self.assertEqual(await self.said(relay), (550, "5.4.4"))
         self.assertEqual(peer.sessions, [])
 
+    async def test_backup_before_this_server_that_cannot_be_found_now(self) -> None:
+        self.resolver.zones |= {
+            ("far.test", "MX"): ["10 one.far.test.", "20 mail.example.test."]
+        }
+        self.resolver.failing.add("one.far.test")
+        self.assertEqual(await self.said(self.relay()), (451, "4.4.3"))
+
+    async def test_backup_that_lacks_something_while_the_first_is_down(self) -> None:
+        peer = self.peer()
+        relay = self.to(peer)
+        self.resolver.zones |= {
+            ("far.test", "MX"): ["10 one.far.test.", "20 mx.far.test."],
+            ("one.far.test", "A"): ["127.0.0.2"],  # nobody listens there
+        }
+        [answer] = await self.carry(relay, smtputf8=True)
+        self.assertEqual((answer.code, answer.enhanced_code), (451, "4.4.1"))
+
+    async def test_mx_that_is_an_address(self) -> None:
+        peer = self.peer()
+        relay = self.to(peer)
+        self.resolver.zones |= {("far.test", "MX"): ["10 127.0.0.1."]}
+        self.assertEqual(await self.said(relay), (550, "5.4.4"))
+        self.assertEqual(peer.sessions, [])
+
+    async def test_no_more_than_ten_hosts_are_looked_up(self) -> None:
+        self.resolver.zones |= {
+            ("far.test", "MX"): [f"{n} h{n}.far.test." for n in range(200)]
+        }
+        self.assertEqual(await self.said(self.relay()), (550, "5.4.4"))
+        self.assertLessEqual(len(self.resolver.asked), 1 + 2 * MAX_HOSTS)
+
     async def test_host_that_is_down_is_left_alone_for_a_while(self) -> None:
         self.resolver.zones |= {
             ("far.test", "MX"): ["10 mx.far.test."],
@@ -372,6 +419,22 @@ class RouteTests(RelayCase):
         route = RelayRoute(to="lmtp:unix:/nowhere/lmtp", recipient_domain="far.test")
         [answer] = await self.carry(self.relay(route))
         self.assertEqual((answer.code, answer.peer), (451, ""))
+
+    async def test_routes_to_one_place_with_and_without_tls(self) -> None:
+        peer = self.peer()
+        plain = self.route(peer, recipient_domain="a.test")
+        relay = self.relay(plain, self.route(peer, tls="require"))
+        [answer] = await self.carry(relay, "x@a.test")
+        self.assertEqual(answer.code, 250)
+        [answer] = await self.carry(relay, "x@b.test")
+        self.assertEqual((answer.code, len(peer.contents)), (451, 1))
+
+    async def test_requiretls_over_a_smarthost_wants_its_certificate(self) -> None:
+        ehlo = "250-peer.test\r\n250-STARTTLS\r\n250 REQUIRETLS"
+        peer = self.peer(tls=server_tls("127.0.0.1"), EHLO=ehlo)
+        relay = self.relay(self.route(peer, tls="opportunistic"))
+        [answer] = await self.carry(relay, require_tls=True)
+        self.assertEqual((answer.code, peer.contents), (451, []))
 
     async def test_password_file_that_is_gone(self) -> None:
         peer = self.peer()
