@@ -47,12 +47,24 @@ class SentCounts:
             self._connection = None
 
     def message(self, account: str, now_utc: float) -> Counts:
-        """Note a message; return how many there are with it."""
+        """Note a message; return how many there are with it.
+
+        Those beyond a limit are to be taken back by `forget_message`.
+        """
         with self._lock:
             db = self._opened()
             db.execute("INSERT INTO message VALUES (?, ?)", (account, now_utc))
             db.execute("DELETE FROM message WHERE at_utc < ?", (now_utc - DAY_S,))
             return self._counts("message", "at_utc", account, now_utc)
+
+    def forget_message(self, account: str, at_utc: float) -> None:
+        """Take a message back that was refused: who tries again gets on one day."""
+        with self._lock:
+            self._opened().execute(
+                "DELETE FROM message WHERE rowid = (SELECT max(rowid) FROM message"
+                " WHERE account = ? AND at_utc = ?)",
+                (account, at_utc),
+            )
 
     def recipient(self, account: str, address: str, now_utc: float) -> Counts | None:
         """Note a recipient; None: the account has written to it before.

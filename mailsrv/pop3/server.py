@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.accounts.authenticator import Authenticator
-from mailsrv.accounts.directory import Directory
+from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.scram import ChannelBinding
 from mailsrv.connections import ConnectionLimits
 from mailsrv.interfaces import IListenerService
@@ -45,7 +45,7 @@ class Pop3Protocol(Protocol):
     def __init__(self, factory: "Pop3Factory", peer: str) -> None:
         self.engine = Pop3Engine()
         self.ended_by = "client"
-        self.user = ""
+        self.account: Account | None = None
         self._factory = factory
         self._peer = peer
         # Any: Twisted's transports have more than one interface declares.
@@ -247,10 +247,9 @@ class Pop3Factory(Factory):
             await self._drained
 
     def accounts_changed(self, directory: Directory) -> None:
-        """End the sessions of accounts that are deleted or disabled."""
+        """End the sessions of accounts and app passwords that are gone."""
         for protocol in list(self._open):
-            account = directory.account(protocol.user)
-            if protocol.user and (account is None or not account.enabled):
+            if protocol.account and not directory.admits(protocol.account):
                 protocol.shut_down("account closed", b"[AUTH] The account is closed")
 
     def opened(self, protocol: Pop3Protocol) -> None:

@@ -66,7 +66,7 @@ class Client(Protocol):
 
     engine: Pop3Engine
     ended_by: str
-    user: str  # name of the account after the log-in, else empty
+    account: Account | None  # after the log-in
 
     @property
     def is_tls(self) -> bool: ...
@@ -149,7 +149,7 @@ class Session:
                 verb=command.verb,
                 session=self._id,
                 peer=self._peer,
-                user=self._client.user,
+                user=self._user,
             )
             self._reply("-ERR [SYS/TEMP] Something went wrong here, try again later")
 
@@ -296,7 +296,7 @@ class Session:
             self._maildrop = await mailboxes.open_maildrop()
         except MaildropInUse as error:
             raise Refused("[IN-USE] Another POP3 session has the maildrop") from error
-        self._client.user = account.name
+        self._client.account = account
         self._numbers = Numbers(self._maildrop.messages)
         self._client.engine.state = State.TRANSACTION
         self._reply(f"+OK {self._numbers.count} messages")
@@ -393,13 +393,17 @@ class Session:
             raise AssertionError("no maildrop before the log-in")
         return self._maildrop
 
+    @property
+    def _user(self) -> str:
+        return self._client.account.name if self._client.account else ""
+
     def _log_end(self) -> None:
         log.info(
             "POP3 session ended by {ended_by}",
             ended_by=self._client.ended_by,
             session=self._id,
             peer=self._peer,
-            user=self._client.user,
+            user=self._user,
             retrieved=self._retrieved,
             size_octets=self._retrieved_octets,
             deleted=self._deleted,

@@ -6,7 +6,14 @@ from twisted.logger import Logger
 
 from mailsrv.accounts.addresses import InvalidAddress
 from mailsrv.queue.values import LIST, LOCAL, Recipient
-from mailsrv.routing.router import Destination, Local, Outside, Router
+from mailsrv.routing.router import (
+    POSTMASTER,
+    Destination,
+    Local,
+    Outside,
+    Router,
+    Unknown,
+)
 
 log = Logger()
 
@@ -23,8 +30,13 @@ class Addressing:
         forward_paths: Sequence[str],
         at_utc: float,
         notify: str = "",
+        *,
+        report: bool = False,
     ) -> tuple[Recipient, ...]:
         """Return the rows of a message. What leads nowhere is logged, and left out.
+
+        A `report` to a sender who has no account (a program of this machine, most
+        of the time) is for the postmaster: somebody has to learn of it.
 
         Raises `PluginFailed`, and what reading the database raises.
         """
@@ -34,6 +46,9 @@ class Addressing:
                 destination = await self._router.resolve(forward_path)
             except InvalidAddress:
                 destination = None
+            if report and isinstance(destination, Unknown):
+                postmaster = f"{POSTMASTER}@{domain_of(forward_path)}"
+                destination = await self._router.resolve(postmaster)
             ways = _ways(destination)
             if not ways:
                 log.warn(

@@ -163,14 +163,18 @@ class Queue:
         priority: Priority = Priority.LETTER,
         account: str | None = None,
         once: str = "",
+        report: bool = False,
     ) -> str:
         """Send a message that a part of the server has written; return its id.
 
         `octets`: a whole message with LF or CRLF. The id is empty if a message with
         this `once` was taken before, or nobody is there to get it. Raises StoreError.
+        `report`: see `Addressing.recipients`.
         """
         id = self._id()
-        recipients = await self._addressing.recipients(id, forward_paths, self._now())
+        recipients = await self._addressing.recipients(
+            id, forward_paths, self._now(), report=report
+        )
         if not recipients:
             return ""
         entry = await self._own(
@@ -189,6 +193,7 @@ class Queue:
         report = self._report(message, results, Kind.FAILED, beginning)
         await self.submit(
             report.octets,
+            report=True,
             reverse_path="",
             forward_paths=[report.forward_path],
             priority=Priority.REPORT,
@@ -320,7 +325,7 @@ class Queue:
             report = self._report(message, group, kind, original)
             id = self._id()
             recipients = await self._addressing.recipients(
-                id, [report.forward_path], self._now(), notify="NEVER"
+                id, [report.forward_path], self._now(), notify="NEVER", report=True
             )
             if not recipients:
                 log.warn("nobody can be told of {transaction}", transaction=message.id)

@@ -4,6 +4,7 @@ Everybody may put files there and nobody but the server can list them (mode 1733
 Postfix's maildrop); whose a file is, the system says. Blocking.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -83,24 +84,30 @@ def waiting(folder: Path) -> Iterator[Path]:
     """Return what has been left, oldest first."""
     with os.scandir(folder) as entries:
         found = [
-            (entry.stat(follow_symlinks=False).st_mtime, entry.path)
+            (status.st_mtime, entry.path)
             for entry in entries
-            if entry.name.endswith(SUFFIX)
+            if entry.name.endswith(SUFFIX) and (status := _status(entry))
         ]
     return (Path(path) for _, path in sorted(found))
+
+
+def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    with contextlib.suppress(FileNotFoundError):  # its owner has taken it back
+        return entry.stat(follow_symlinks=False)
+    return None
 
 
 def open_dropped(path: Path) -> Found:
     """Open a message that somebody has left. Raises `NotDropped`, `OSError`."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    file = open(os.open(path, flags), "rb")  # the caller closes it
+    fd = os.open(path, flags)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        os.close(fd)
+        # A link to somebody else's file would be sent in that one's name.
+        raise NotDropped("is no file, or has another name as well")
+    file = open(fd, "rb")  # the caller closes it
     try:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise NotDropped("is no file")
-        if status.st_nlink != 1:
-            # A link to somebody else's file would be sent in that one's name.
-            raise NotDropped("has another name as well")
         line = file.readline(MAX_ENVELOPE_OCTETS)
         envelope = _envelope(line)
     except BaseException:

@@ -107,6 +107,8 @@ class PickUp:
             try:
                 if await self._take(found):
                     await run(found.path.unlink)
+            except Exception:  # whatever it is, it must not keep the others waiting
+                log.failure("{path} waits for the next time", path=str(path))
             finally:
                 await run(found.file.close)
 
@@ -117,13 +119,18 @@ class PickUp:
         site = submission.site(client.devices)
         session = Session(site, submission.authenticator, client, _no_hello)
         try:
-            refusals = await self._submit(session, found)
+            mail = await _decide(session, partial(grammar.mail, _argument(found)))
+            if mail.positive:
+                refusals = await self._submit(session, found)
+                reverse_path = client.at_home(found.envelope.reverse_path)
+            else:  # that address may be anybody's: whose the file is shall know
+                refusals = [(path, mail) for path in found.envelope.recipients]
+                reverse_path = client.own_address
         finally:
             await session.give_up()
         if any(reply.code < 500 for _, reply in refusals):
             return False
-        if refusals and found.envelope.reverse_path:
-            reverse_path = client.at_home(found.envelope.reverse_path)
+        if refusals and reverse_path:
             run = self._threads.read.run
             start = await run(partial(found.start, HEADER_OCTETS))
             now_utc = site.now()
@@ -134,35 +141,37 @@ class PickUp:
 
     async def _submit(self, session: Session, found: Found) -> Refusals:
         """Send to all whom the server takes mail for; return whom it does not."""
-        envelope = found.envelope
-        everybody = envelope.recipients
-        utf8 = (
-            ""
-            if all(map(str.isascii, (envelope.reverse_path, *everybody)))
-            else " SMTPUTF8"
-        )
-        sender = f"FROM:<{envelope.reverse_path}> SIZE={found.size_octets}{utf8}"
-        reply = await _decide(session, partial(grammar.mail, sender.encode()))
-        if not reply.positive:
-            return [(forward_path, reply) for forward_path in everybody]
         refusals = []
-        for forward_path in everybody:
+        for forward_path in found.envelope.recipients:
             recipient = f"TO:<{forward_path}>".encode()
             reply = await _decide(session, partial(grammar.rcpt, recipient))
             if not reply.positive:
                 refusals.append((forward_path, reply))
         refused = {forward_path for forward_path, _ in refusals}
-        accepted = [path for path in everybody if path not in refused]
+        accepted = [p for p in found.envelope.recipients if p not in refused]
         # All at once: a second time must not send again to those accepted now.
         if not accepted or any(reply.code < 500 for _, reply in refusals):
             return refusals
-        while piece := await self._threads.read.run(partial(found.file.read, STEP)):
+        left = found.size_octets  # more may be written to the file meanwhile
+        while left:
+            read = partial(found.file.read, min(left, STEP))
+            if not (piece := await self._threads.read.run(read)):
+                raise OSError("the file has become shorter")
+            left -= len(piece)
             await session.content(piece)
         end = ContentEnd(found.size_octets, None)
         reply = await _decide(session, lambda: end)
         if not reply.positive:
             refusals += [(forward_path, reply) for forward_path in accepted]
         return refusals
+
+
+def _argument(found: Found) -> bytes:
+    """Return what MAIL says for a message."""
+    envelope = found.envelope
+    ascii_only = all(map(str.isascii, (envelope.reverse_path, *envelope.recipients)))
+    utf8 = "" if ascii_only else " SMTPUTF8"
+    return f"FROM:<{envelope.reverse_path}> SIZE={found.size_octets}{utf8}".encode()
 
 
 def _message(found: Found, reverse_path: str, now_utc: float) -> Message:

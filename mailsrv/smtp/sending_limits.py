@@ -6,6 +6,7 @@ thousands. What is too much waits in the mail program, and somebody is told.
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from shlex import quote
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -46,9 +47,9 @@ makes it wait. The last connection came from {peer}.
 If that was you, nothing is lost: what could not be sent now can be sent later.
 Your administrator can raise the limits ([sending] in the settings).
 
-If it was not you, somebody knows your password. Change it now:
+If it was not you, somebody knows the password that was used. End that now:
 
-  mailsrv account passwd {account}
+  mailsrv account {remedy}
 """
 
 
@@ -93,7 +94,7 @@ class SendingLimits:
         """A count that the disk refuses keeps nobody's mail; the disk itself may."""
         try:
             return await deciding
-        except (sqlite3.Error, OSError, StoreError) as error:
+        except (sqlite3.Error, OSError) as error:
             log.error("sending is not counted: {reason}", reason=str(error))
             return ACCEPT
 
@@ -108,7 +109,8 @@ class SendingLimits:
         most = self.settings.messages_per_hour, self.settings.messages_per_day
         if not _beyond(counts, most):
             return ACCEPT
-        await self._tell(account, sender.peer, f"{counts[1]} messages")
+        await self._pool.run(lambda: self._counts.forget_message(account, now))
+        await self._tell(sender, account, f"{counts[1]} messages")
         return _MESSAGES
 
     def _app_may_send(self, account: str, label: str) -> bool:
@@ -129,10 +131,10 @@ class SendingLimits:
             return ACCEPT
         await run(lambda: self._counts.forget(account, address))
         what = f"messages to {counts[1]} people whom it never wrote to before"
-        await self._tell(account, recipient.sender.peer, what)
+        await self._tell(recipient.sender, account, what)
         return _RECIPIENTS
 
-    async def _tell(self, account: str, peer: str, what: str) -> None:
+    async def _tell(self, sender: Sender, account: str, what: str) -> None:
         """Write to the account and the postmaster, once a day."""
         now = self._now()
         log.warn("{user} has reached a limit: {what}", user=account, what=what)
@@ -146,13 +148,19 @@ class SendingLimits:
             date=date_time(now),
             at=int(now),
             what=what,
-            peer=peer or "this machine",
+            peer=sender.peer or "this machine",
+            remedy=f"app-password remove {account} {quote(sender.app_password)}"
+            if sender.app_password
+            else f"passwd {account}",
         )
-        await self._submit(
-            text.encode(),
-            reverse_path="",
-            forward_paths=[account, f"postmaster@{domain}"],
-        )
+        try:
+            await self._submit(
+                text.encode(),
+                reverse_path="",
+                forward_paths=[account, f"postmaster@{domain}"],
+            )
+        except StoreError as error:
+            log.error("nobody is told: {reason}", reason=str(error))
 
 
 def _beyond(counts: Counts, most: Counts) -> bool:

@@ -140,7 +140,7 @@ class Client:
         """The sender of what says none."""
         if self.account is not None:
             return self.account.name
-        return self.devices.send_as[0] if self.devices is not None else ""
+        return next(iter(self.devices.send_as if self.devices else ()), "")
 
     def at_home(self, address: str) -> str:
         """Return an address with the domain of this machine's mail."""

@@ -1,11 +1,13 @@
 """Programs of this machine send through a real server, or while it is down."""
 
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+from mailsrv.smtp.drop import Dropped
 from tests.clients.server import PAUSE_S, ServerCase, environment
 
 WAIT_S = 30.0
@@ -91,3 +93,15 @@ class SendmailTests(ServerCase):
         self.eventually(lambda: len(self.mails("anna")) == 1)
         self.assertIn("multipart/report", self.mails("anna")[0])
         self.assertEqual(list(drop.iterdir()), [])
+
+    def test_report_goes_to_nobody_who_was_only_named(self) -> None:
+        """What is dropped may name any sender; the report is not for that one."""
+        self.server.terminate()
+        content = io.BytesIO(b"Subject: x\r\n\r\ny\r\n")
+        forged = Dropped("victim@else.test", ("ben@example.test",))
+        forged.write(self.server.folder / "drop", content)
+        self.server.start()
+        self.eventually(lambda: len(self.mails("anna")) == 1)  # for root
+        self.assertIn("multipart/report", self.mails("anna")[0])
+        self.assertNotIn("<victim@else.test>", self.server.log())
+        self.assertEqual(self.mails("ben"), [])

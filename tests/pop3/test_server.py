@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -597,6 +598,16 @@ class FlowTests(ServerCase):
         self.assertIn(b"-ERR [AUTH]", client.take())
         self.assertTrue(client.wire.disconnecting)
         self.assertFalse(other.wire.disconnecting)
+
+    def test_session_of_a_removed_app_password_ends(self) -> None:
+        client = self.connect().log_in()
+        directory = accounts(Directory())
+        account = directory.account(ANNA)
+        assert account is not None
+        [protocol] = self.factory._open
+        protocol.account = replace(account, app="phone")
+        self.factory.accounts_changed(directory)
+        self.assertIn(b"-ERR [AUTH]", client.take())
 
     def test_our_own_fault_is_a_temporary_error(self) -> None:
         client = self.connect()

@@ -343,6 +343,15 @@ class ReportTests(QueueCase):
         self.assertEqual(self.mails(), [])
         self.assertEqual(len(self.mails(BERT)), 1)
 
+    def test_sender_without_an_account_is_the_postmaster_s(self) -> None:
+        file = self.spooled(b"Subject: x\n\ntext\n")
+        sent = message(file=file, reverse_path="cron@example.test", size_octets=20)
+        self.take(sent, [recipient()])
+        self.far.answer(550)
+        self.settle()
+        [octets] = self.mails()  # Anna's is the oldest account
+        self.assertIn(b"\nTo: <cron@example.test>\n", octets)
+
     def test_report_that_cannot_be_written(self) -> None:
         """Nobody fails for good without the sender's hearing of it."""
         self.send("a@far.test")

@@ -77,3 +77,17 @@ class DropTests(SynchronousTestCase):
         pipe = self.folder / "pipe.mail"
         os.mkfifo(pipe)
         self.assertRaises(NotDropped, drop.open_dropped, pipe)
+
+    def test_folders_cost_no_descriptors(self) -> None:
+        folder = self.folder / "folder.mail"
+        folder.mkdir()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            self.assertRaises(NotDropped, drop.open_dropped, folder)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_file_that_is_gone_when_it_is_looked_at(self) -> None:
+        path = self.leave(b"")
+        [entry] = os.scandir(self.folder)
+        path.unlink()
+        self.assertIs(drop._status(entry), None)

@@ -12,6 +12,7 @@ from mailsrv.accounts.sent_counts import DAY_S, HOUR_S, SentCounts
 from mailsrv.doors.values import Accept, Decision, Defer, Recipient, Sender
 from mailsrv.settings import SendingSettings
 from mailsrv.smtp.sending_limits import SendingLimits
+from mailsrv.store.values import StoreError
 from tests.inline_threads import InlineThreads
 
 ANNA = "anna@example.test"
@@ -73,8 +74,8 @@ class LimitsTests(SynchronousTestCase):
     def test_messages(self) -> None:
         self.assertEqual([self.message() for _ in range(4)], [True] * 3 + [False])
         self.clock.advance(HOUR_S + 1)
-        # Those that were refused count as well: who goes on waits longer.
-        self.assertEqual([self.message() for _ in range(2)], [True, False])
+        # Those that were refused do not count, or who tries again never gets on.
+        self.assertEqual([self.message() for _ in range(3)], [True, True, False])
         self.clock.advance(DAY_S)
         self.assertTrue(self.message())
 
@@ -109,10 +110,29 @@ class LimitsTests(SynchronousTestCase):
         [(octets, to)] = self.told
         self.assertEqual(list(to), [ANNA, "postmaster@example.test"])
         self.assertIn(b"192.0.2.7", octets)
+        self.assertIn(b"mailsrv account passwd anna@example.test\n", octets)
         self.clock.advance(DAY_S)
         for _ in range(9):
             self.message()
         self.assertEqual(len(self.told), 2)
+
+    def test_notice_names_the_app_password(self) -> None:
+        by_shop = replace(sender(), app_password="the shop")
+        self.account = replace(
+            self.account,
+            app_passwords=(AppPassword("the shop", "digest", "send", 99, None),),
+        )
+        for _ in range(4):
+            self.successResultOf(Deferred.fromCoroutine(self.limits.sender(by_shop)))
+        [(octets, _)] = self.told
+        self.assertIn(b"app-password remove anna@example.test 'the shop'\n", octets)
+
+    def test_notice_that_cannot_be_sent_lets_nothing_pass(self) -> None:
+        async def fails(*_: object, **__: object) -> str:
+            raise StoreError("disk full")
+
+        self.limits._submit = fails
+        self.assertEqual([self.message() for _ in range(4)], [True] * 3 + [False])
 
     def test_disk_that_refuses_to_count_keeps_nobody_s_mail(self) -> None:
         self.counts.close()
