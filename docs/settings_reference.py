@@ -42,7 +42,8 @@ def _key(key: str, field: "attrs.Attribute[Any]", hint: object) -> Iterator[str]
         default = "Default: ``[]``."
     else:
         default = f"Default: ``{_toml(field.default)}``."
-    yield f"    {field.metadata['doc']}. {default}"
+    doc = field.metadata["doc"].replace("*", r"\*")  # plain text, no emphasis
+    yield f"    {doc}. {default}"
     yield f"    Allowed: {allowed(hint, field.metadata)}."
     yield ""
 
