@@ -82,5 +82,11 @@ def start(network: Network, home: Path, ip: str, chain: str) -> Path:
     return home / "mail" / "box" / "new"
 
 
+def has_started(home: Path) -> bool:
+    """Whether it listens."""
+    log = home / "maillog"
+    return log.exists() and "daemon started" in log.read_text()
+
+
 def messages(folder: Path) -> list[str]:
     return [file.read_text() for file in folder.glob("*")]

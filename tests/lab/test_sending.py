@@ -164,7 +164,10 @@ class LabTests(SynchronousTestCase):
         log = self.folder / "world.log"
         network.start(network.world, *world, log=log, env=environment())
         self.eventually(lambda: "ready" in log.read_text(), log)
-        self.postfix = postfix.start(network, self.folder / "postfix", ip, chain)
+        home = self.folder / "postfix"
+        self.postfix = postfix.start(network, home, ip, chain)
+        # Before it is sent to: who does not answer is left alone for a minute.
+        self.eventually(lambda: postfix.has_started(home), home / "out")
         self.start_server(network)
 
     def start_server(self, network: Network) -> None:
