@@ -58,6 +58,18 @@ postlog unix-dgram n - n - 1 postlogd
 
 def start(network: Network, home: Path, ip: str, chain: str) -> Path:
     """Start it; return the folder where its messages are, one file each."""
+    before = os.umask(0o022)  # that of other tests keeps Postfix's users out
+    try:
+        _write(home, ip, chain)
+    finally:
+        os.umask(before)
+    network.start(
+        network.world, str(MASTER), "-c", str(home / "etc"), "-d", log=home / "out"
+    )
+    return home / "mail" / "box" / "new"
+
+
+def _write(home: Path, ip: str, chain: str) -> None:
     owner, post = pwd.getpwnam("mail"), pwd.getpwnam("postfix")
     drop = grp.getgrnam("postdrop").gr_gid
     home.mkdir()
@@ -76,10 +88,6 @@ def start(network: Network, home: Path, ip: str, chain: str) -> Path:
     main = _MAIN.format(**values, uid=owner.pw_uid, gid=owner.pw_gid)
     (home / "etc" / "main.cf").write_text(main)
     (home / "etc" / "master.cf").write_text(_SERVICES.format(**values))
-    network.start(
-        network.world, str(MASTER), "-c", str(home / "etc"), "-d", log=home / "out"
-    )
-    return home / "mail" / "box" / "new"
 
 
 def has_started(home: Path) -> bool:
