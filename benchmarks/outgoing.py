@@ -63,13 +63,8 @@ def mailsrv(folder: Path) -> tuple[list[int], int, Callable[[], int]]:
     config.write_text(text)
     subprocess.run(
         [
-            sys.executable,
-            "-c",
-            MAIN,
-            "alias",
-            "add",
-            SENDER,
-            servers.SMTP_USERS[0] + "@" + DOMAIN,
+            *(sys.executable, "-c", MAIN, "alias", "add"),
+            *(SENDER, f"{servers.SMTP_USERS[0]}@{DOMAIN}"),
         ],
         env={**os.environ, "MAILSRV_CONFIG": str(config)},
         check=True,

@@ -93,13 +93,12 @@ class Parts:
             plugins.providers(IRecipientResolver),
             Srs(durable.secret(settings.data / "srs.secret"), time.time),
         )
-        deliverers = plugins.providers(IDeliverer)
         self._flow = Flow(
             settings,
             live=self._live,
             router=router,
             mail_store=self._mail_store,
-            deliverers=deliverers,
+            deliverers=plugins.providers(IDeliverer),
             threads=self.threads,
             reactor=reactor,
         )
@@ -115,13 +114,7 @@ class Parts:
             pool=self.threads.read,
             now=time.time,
         )
-        limits = BuiltIn("sending-limits", self._limits)
-        policies = Policies(
-            [limits, *plugins.providers(ISenderPolicy)],
-            [limits, self._flow.list_posting, *plugins.providers(IRecipientPolicy)],
-            plugins.providers(IMessagePolicy),
-            deliverers,
-        )
+        policies = self._policies(plugins)
         self._smtp: dict[Role, SmtpFactory] = {
             role: SmtpFactory(
                 role,
@@ -173,8 +166,25 @@ class Parts:
         self._web = WebFactory(self._flow.lists, reactor)
         self.connection_policies = plugins.providers(IConnectionPolicy)
         self._guest_services = plugins.providers(IListenerService)
-        # One factory serves a protocol with TLS from the first octet and without.
-        self.factories: dict[str, IListenerService] = {
+        self.factories = self._by_service()
+        self._live.changed.append(self._accounts_changed)
+
+    def _policies(self, plugins: Plugins) -> Policies:
+        """Return who is asked of SMTP's commands: what is built in comes first."""
+        limits = BuiltIn("sending-limits", self._limits)
+        return Policies(
+            [limits, *plugins.providers(ISenderPolicy)],
+            [limits, self._flow.list_posting, *plugins.providers(IRecipientPolicy)],
+            plugins.providers(IMessagePolicy),
+            plugins.providers(IDeliverer),
+        )
+
+    def _by_service(self) -> dict[str, IListenerService]:
+        """Return the factories by the names that listeners use.
+
+        One serves a protocol with TLS from the first octet and without.
+        """
+        return {
             **{
                 guest.name: IListenerService(guest.provider)
                 for guest in self._guest_services
@@ -191,7 +201,6 @@ class Parts:
             "web": self._web,
             "https": self._web,
         }
-        self._live.changed.append(self._accounts_changed)
 
     def start(self) -> "Deferred[None]":
         """Read the accounts, blocking: without them no mail could be answered."""

@@ -39,7 +39,9 @@ class Devices:
     """
 
     network: str  # of the one that asks, for the log; "user" and its name
-    send_as: tuple[str, ...]  # canonical addresses, at least one
+    send_as: tuple[
+        str, ...
+    ]  # canonical addresses; none: a user whose name is no address
     max_messages_per_hour: int
     any_own_address: bool = False  # root's programs speak for all
 

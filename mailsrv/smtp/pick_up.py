@@ -19,6 +19,7 @@ from mailsrv.queue.values import (
     Result,
     State,
 )
+from mailsrv.routing.router import POSTMASTER
 from mailsrv.smtp import drop, grammar
 from mailsrv.smtp.drop import Found, NotDropped
 from mailsrv.smtp.events import ContentEnd, Event, Hello
@@ -60,6 +61,8 @@ class PickUp:
         self._report = report
         self._threads = threads
         self._strange: set[Path] = set()  # told once, and left for the admin
+        # Sent, but their files are there yet: a report that fails must not send again.
+        self._ended: dict[Path, tuple[str, Refusals]] = {}
         self._loop = LoopingCall(self._begin)
         self._loop.clock = reactor
 
@@ -106,14 +109,32 @@ class PickUp:
                 continue
             try:
                 if await self._take(found):
-                    await run(found.path.unlink)
+                    await run(path.unlink)
+                    del self._ended[path]
             except Exception:  # whatever it is, it must not keep the others waiting
                 log.failure("{path} waits for the next time", path=str(path))
             finally:
                 await run(found.file.close)
 
     async def _take(self, found: Found) -> bool:
-        """Submit a message; False: it has to wait for the next time."""
+        """Submit a message, and report; False: it has to wait for the next time."""
+        if found.path not in self._ended:
+            reverse_path, refusals = await self._submit(found)
+            if any(reply.code < 500 for _, reply in refusals):
+                return False
+            self._ended[found.path] = reverse_path, refusals
+        reverse_path, refusals = self._ended[found.path]
+        if refusals and reverse_path:
+            run = self._threads.read.run
+            start = await run(partial(found.start, HEADER_OCTETS))
+            now_utc = self._submission.now()
+            message = _message(found, reverse_path, now_utc)
+            results = [_result(message, *one, now_utc) for one in refusals]
+            await self._report(message, results, start)
+        return True
+
+    async def _submit(self, found: Found) -> tuple[str, Refusals]:
+        """Send; return who is to be told of whom the server does not take mail for."""
         client = self._users.client(await self._users.of(found.uid))
         submission = self._submission
         site = submission.site(client.devices)
@@ -121,25 +142,15 @@ class PickUp:
         try:
             mail = await _decide(session, partial(grammar.mail, _argument(found)))
             if mail.positive:
-                refusals = await self._submit(session, found)
-                reverse_path = client.at_home(found.envelope.reverse_path)
-            else:  # that address may be anybody's: whose the file is shall know
-                refusals = [(path, mail) for path in found.envelope.recipients]
-                reverse_path = client.own_address
+                refusals = await self._to_all(session, found)
+                return client.at_home(found.envelope.reverse_path), refusals
+            # That address may be anybody's: he shall know whose the file is.
+            own = client.own_address or f"{POSTMASTER}@{client.domain}"
+            return own, [(path, mail) for path in found.envelope.recipients]
         finally:
             await session.give_up()
-        if any(reply.code < 500 for _, reply in refusals):
-            return False
-        if refusals and reverse_path:
-            run = self._threads.read.run
-            start = await run(partial(found.start, HEADER_OCTETS))
-            now_utc = site.now()
-            message = _message(found, reverse_path, now_utc)
-            results = [_result(message, *one, now_utc) for one in refusals]
-            await self._report(message, results, start)
-        return True
 
-    async def _submit(self, session: Session, found: Found) -> Refusals:
+    async def _to_all(self, session: Session, found: Found) -> Refusals:
         """Send to all whom the server takes mail for; return whom it does not."""
         refusals = []
         for forward_path in found.envelope.recipients:

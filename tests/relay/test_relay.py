@@ -157,6 +157,8 @@ class DirectTests(RelayCase):
         await self.carry(relay)
         [answer] = await self.carry(relay, smtputf8=True)
         self.assertEqual((answer.enhanced_code, len(peer.sessions)), ("5.6.7", 2))
+        await self.a_moment()
+        self.assertNotIn("QUIT", peer.verbs())  # not used up by asking it again
 
     async def test_recipients_have_answers_of_their_own(self) -> None:
         peer = self.peer(RCPT=["250 Ok", "550 5.1.1 Nobody", "450 4.2.0 Greylisted"])
