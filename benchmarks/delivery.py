@@ -132,7 +132,7 @@ class Load:
         )
         wall_s = time.perf_counter() - wall_s
         for folder in self.folders:
-            await self.mail_store._mailboxes(folder)._indexer.flush()
+            await self.mail_store._mailboxes(folder).arrivals.flush()
         cpu_s = time.process_time() - cpu_s
         await self.mail_store.stop()
         self.threads.stop()

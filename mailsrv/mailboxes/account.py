@@ -21,9 +21,8 @@ from twisted.python.failure import Failure
 
 from mailsrv.doors.telling import Telling
 from mailsrv.doors.values import Change
-from mailsrv.mailboxes.flags import split_flags
-from mailsrv.mailboxes.incoming import Courier, Incoming
-from mailsrv.mailboxes.indexer import Indexer
+from mailsrv.mailboxes.arrivals import Arrivals
+from mailsrv.mailboxes.incoming import Courier
 from mailsrv.mailboxes.maildrop import Maildrop, MaildropInUse
 from mailsrv.mailboxes.selected import Selected
 from mailsrv.mailboxes.sequence import Tracker
@@ -37,13 +36,10 @@ from mailsrv.store.account import AccountStore
 from mailsrv.store.account_reader import AccountReader
 from mailsrv.store.durable import DISK
 from mailsrv.store.index import Connections
-from mailsrv.store.names import INBOX, canonical, directory
+from mailsrv.store.names import INBOX, canonical
 from mailsrv.store.pop3_uidl import Uidl
-from mailsrv.store.sent import FILED
 from mailsrv.store.values import (
-    UID,
     Changes,
-    Delivered,
     LockHeld,
     MailboxExists,
     MailboxInfo,
@@ -51,8 +47,6 @@ from mailsrv.store.values import (
     MailboxStatus,
     NoSuchMailbox,
     Quota,
-    StoreError,
-    Target,
 )
 from mailsrv.threads import Later, Threads
 
@@ -83,14 +77,6 @@ class Surroundings:
     now: Callable[[], float]  # wall clock
     settings: Callable[[], StoreSettings]
     listeners: Sequence[Telling] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """Where messages were appended (RFC 4315 section 3, APPENDUID)."""
-
-    uid_validity: int
-    uids: tuple[UID, ...]  # empty: not known
 
 
 class AccountMailboxes:
@@ -126,7 +112,7 @@ class AccountMailboxes:
         )
         self._writes = 0
         self._quiet_from_s = 0.0
-        self._indexer = Indexer(around.reactor, self._ingest)
+        self.arrivals = Arrivals(self, around, self._views.watched)
 
     @property
     def pop3_uidl(self) -> Uidl:
@@ -232,129 +218,6 @@ class AccountMailboxes:
     def grew(self, octets: int) -> None:
         """Count octets of a message in flight; negative when it has landed."""
         self.in_flight_octets += octets
-
-    # Messages that come in
-
-    async def receive(
-        self,
-        name: str,
-        flags: Iterable[str] = (),
-        internal_date: float | None = None,
-    ) -> Incoming:
-        """Begin an APPEND: feed what comes back, then give it to `append`.
-
-        Raises `NoSuchMailbox` ([TRYCREATE]) before a literal is asked for.
-        """
-        name = canonical(name)
-        await self.prepare()
-        if not await self._is_there(name):
-            raise NoSuchMailbox("no such mailbox")
-        mask, keywords = split_flags(flags)
-        target = Target(self.folder, name, None, mask, keywords, internal_date)
-        return Incoming(
-            self._around.courier,
-            [target],
-            b"",
-            grew=self.grew,
-            delivered=lambda delivered: None,
-        )
-
-    async def append(self, name: str, messages: Sequence[Incoming]) -> Appended:
-        """Make messages durable and give them UIDs, in their order.
-
-        All or none: the first `DeliveryFailed` takes back the others (RFC 3502
-        section 6.3.11). Raises `NoSuchMailbox` if it was deleted meanwhile.
-        """
-        name = canonical(name)
-        delivered: list[Delivered] = []
-        try:
-            for message in messages:
-                delivered += await message.commit()
-            appended = await self._take_in(name, delivered)
-        except Exception as error:
-            # The client will try again: what it was not told of must not stay.
-            undo = self._around.courier.delivery.undo
-            await self._around.threads.sync.run(lambda: undo(delivered))
-            if not await self._is_there(name):
-                raise NoSuchMailbox("no such mailbox") from error
-            raise
-        if len(appended.uids) < len(messages):
-            # Stored, but another program has taken a file away: no UIDs to tell.
-            return Appended(appended.uid_validity, ())
-        if self.files_sent and name == await self.sent():
-            await self._indexer.flush()  # perhaps the server's copy waits there
-            appended = Appended(
-                appended.uid_validity, await self._one_copy(name, appended.uids)
-            )
-        for uid, message in zip(appended.uids, messages, strict=True):
-            if keywords := message.targets[0].keywords:
-                await self._add_keywords(name, uid, keywords)
-        return appended
-
-    async def _is_there(self, name: str) -> bool:
-        there = (directory(self._maildir, name) / "cur").is_dir
-        return await self._around.threads.read.run(there)
-
-    async def _add_keywords(self, name: str, uid: UID, keywords: Sequence[str]) -> None:
-        add = partial(
-            AccountStore.store_flags,
-            name=name,
-            uids=[uid],
-            operation="+",
-            flag_names=keywords,
-        )
-        try:
-            await self.write(add, lambda stored: [stored.changes])
-        except (StoreError, OSError):
-            # The message is there to stay: after a refusal the client would append
-            # it again. RFC 3501 section 6.3.11: flags SHOULD be set, no more.
-            log.failure("setting keywords of an appended message failed")
-
-    async def _take_in(self, name: str, delivered: Sequence[Delivered]) -> Appended:
-        bases = [copy.base for copy in delivered]
-
-        def ingest(store: AccountStore) -> tuple[Changes, Sequence[UID]]:
-            return store.ingest(name, delivered), store.uids_of(name, bases)
-
-        changes, uids = await self.write(ingest, _first)
-        if len(uids) < len(bases):  # another program has renamed a file already
-            await self.refresh(name, move_new=False)
-            uids = await self.write(lambda store: store.uids_of(name, bases))
-        return Appended(changes.uid_validity, tuple(uids))
-
-    async def _one_copy(self, name: str, uids: Sequence[UID]) -> tuple[UID, ...]:
-        """Keep one copy of what the client and the server have filed; return which."""
-        kept = list(uids)
-        for place, uid in enumerate(uids):
-            one_copy = partial(AccountStore.one_copy, name=name, uid=uid)
-            try:
-                kept[place], _ = await self.write(one_copy, _second)
-            except (StoreError, OSError):
-                log.failure("looking for another copy failed", user=self.folder)
-        return tuple(kept)
-
-    def delivered(self, copies: Sequence[Delivered]) -> None:
-        """Index durable files soon: at once if a session looks at the mailbox."""
-        for copy in copies:
-            self.grew(copy.file_octets)
-            name = copy.target.mailbox
-            self._indexer.add(name, copy, watched=self._views.watched(name))
-
-    async def _ingest(self, waiting: dict[str, list[Delivered]]) -> None:
-        for name, copies in waiting.items():
-            try:
-                await self.write(
-                    partial(AccountStore.ingest, name=name, delivered=copies),
-                    _one,
-                )
-                filed = [c.base for c in copies if c.target.delivery_id == FILED]
-                if filed:
-                    uids_of = partial(AccountStore.uids_of, name=name, bases=filed)
-                    await self._one_copy(name, await self.write(uids_of))
-            except Exception:
-                # The files are durable; the next sync of the mailbox finds them.
-                log.failure("indexing deliveries failed", user=self.folder)
-            self.grew(-sum(copy.file_octets for copy in copies))
 
     def _fill_ahead(self, changes: Changes) -> None:
         """Compute what clients ask of messages that another program brought.
@@ -582,7 +445,7 @@ class AccountMailboxes:
 
     async def close(self) -> None:
         """Index what was delivered, end all jobs, close the store."""
-        await self._indexer.flush()
+        await self.arrivals.flush()
         self._around.texts.discard(self.index_texts)
         for view in self._views:
             self._views.end(view)
@@ -639,16 +502,8 @@ class AccountMailboxes:
         self._in_background(reread(), "reading a mailbox again failed")
 
 
-def _one(changes: Changes) -> tuple[Changes]:
-    return (changes,)
-
-
 def _first(result: tuple[Changes, object]) -> tuple[Changes]:
     return (result[0],)
-
-
-def _second(result: tuple[object, Changes | None]) -> Iterable[Changes]:
-    return () if result[1] is None else (result[1],)
 
 
 def _open_view(store: AccountStore, view: MailboxView) -> MailboxState:

@@ -100,7 +100,7 @@ class MailStore:
 
         def delivered(copies: list[Delivered]) -> None:
             for copy in (c for c in copies if c.target.is_mailbox):
-                self._mailboxes(copy.target.folder).delivered([copy])
+                self._mailboxes(copy.target.folder).arrivals.delivered([copy])
 
         return Incoming(
             self._around.courier,

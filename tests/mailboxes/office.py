@@ -85,10 +85,10 @@ class Office:
     def append(
         self, name: str, flags: Sequence[str] = (), body: bytes = b"A: b\r\n\r\n"
     ) -> int:
-        mailboxes = self.account()
-        incoming = self.wait(mailboxes.receive(name, flags))
+        arrivals = self.account().arrivals
+        incoming = self.wait(arrivals.receive(name, flags))
         incoming.feed(body)
-        (uid,) = self.wait(mailboxes.append(name, [incoming])).uids
+        (uid,) = self.wait(arrivals.append(name, [incoming])).uids
         return uid
 
     def select(self, name: str = "INBOX", *, read_only: bool = False) -> Selected:

@@ -114,11 +114,11 @@ class DeliveryTests(OfficeTestCase):
     def test_in_flight_octets_count_against_the_quota(self) -> None:
         mailboxes = self.office.account(quota_octets=1000)
         self.assertTrue(self.office.wait(mailboxes.has_room(1000)))
-        incoming = self.office.wait(mailboxes.receive("INBOX"))
+        incoming = self.office.wait(mailboxes.arrivals.receive("INBOX"))
         incoming.feed(b"x" * 600)
         self.assertTrue(self.office.wait(mailboxes.has_room(400)))
         self.assertFalse(self.office.wait(mailboxes.has_room(401)))
-        self.office.wait(mailboxes.append("INBOX", [incoming]))
+        self.office.wait(mailboxes.arrivals.append("INBOX", [incoming]))
         self.assertEqual(mailboxes.in_flight_octets, 0)
         self.assertFalse(self.office.wait(mailboxes.has_room(401)))
         self.assertTrue(self.office.wait(mailboxes.has_room(400)))
@@ -162,9 +162,11 @@ class AppendTests(OfficeTestCase):
 
     def test_internal_date_and_octets(self) -> None:
         mailboxes = self.office.account()
-        incoming = self.office.wait(mailboxes.receive("Sent", [], 1_000_000_000))
+        incoming = self.office.wait(
+            mailboxes.arrivals.receive("Sent", [], 1_000_000_000)
+        )
         incoming.feed(b"A: b\r\n\r\nbare\nline\r\n")
-        self.office.wait(mailboxes.append("Sent", [incoming]))
+        self.office.wait(mailboxes.arrivals.append("Sent", [incoming]))
         (path,) = [
             p for d in ("new", "cur") for p in self.maildir(f".Sent/{d}").iterdir()
         ]
@@ -180,10 +182,12 @@ class AppendTests(OfficeTestCase):
     def meddle(self, with_file: Callable[[Path], object]) -> tuple[int, ...]:
         """APPEND while another program does something with the file."""
         mailboxes = self.office.account()
-        incoming = self.office.wait(mailboxes.receive("Sent", ["\\Seen", "kw"]))
+        incoming = self.office.wait(
+            mailboxes.arrivals.receive("Sent", ["\\Seen", "kw"])
+        )
         incoming.feed(b"A: b\r\n\r\n")
         self.office.threads.writers.held = True
-        appending = self.office.start(mailboxes.append("Sent", [incoming]))
+        appending = self.office.start(mailboxes.arrivals.append("Sent", [incoming]))
         (path,) = (self.maildir(".Sent") / "cur").iterdir()
         with_file(path)
         self.office.threads.writers.held = False
@@ -192,10 +196,12 @@ class AppendTests(OfficeTestCase):
 
     def test_several_in_one_commit_keep_their_order(self) -> None:
         mailboxes = self.office.account()
-        messages = [self.office.wait(mailboxes.receive("Sent")) for _ in range(3)]
+        messages = [
+            self.office.wait(mailboxes.arrivals.receive("Sent")) for _ in range(3)
+        ]
         for n, incoming in enumerate(messages):
             incoming.feed(b"Subject: %d\r\n\r\n" % n)
-        appended = self.office.wait(mailboxes.append("Sent", messages))
+        appended = self.office.wait(mailboxes.arrivals.append("Sent", messages))
         self.assertEqual(appended.uids, (1, 2, 3))
         selected = self.office.select("Sent")
         contents = [
@@ -205,15 +211,15 @@ class AppendTests(OfficeTestCase):
         self.assertEqual([c[:10] for c in contents], SUBJECTS)
 
     def test_missing_mailbox_is_refused_before_the_literal(self) -> None:
-        failed = self.office.start(self.office.account().receive("No/Such"))
+        failed = self.office.start(self.office.account().arrivals.receive("No/Such"))
         self.failureResultOf(failed, NoSuchMailbox)
 
     def test_failure_takes_back_the_earlier_ones(self) -> None:
         mailboxes = self.office.account()
-        first = self.office.wait(mailboxes.receive("Sent"))
-        second = self.office.wait(mailboxes.receive("Sent"))
+        first = self.office.wait(mailboxes.arrivals.receive("Sent"))
+        second = self.office.wait(mailboxes.arrivals.receive("Sent"))
         second._fail(DeliveryFailed("full"))
-        failed = self.office.start(mailboxes.append("Sent", [first, second]))
+        failed = self.office.start(mailboxes.arrivals.append("Sent", [first, second]))
         self.failureResultOf(failed, DeliveryFailed)
         self.assertEqual(all_uids(self.office.select("Sent")), [])
 

@@ -42,9 +42,11 @@ class SentTests(SynchronousTestCase):
         self.office.wait(self.fill(incoming, message).commit())
 
     def append(self, message: bytes, flags: Sequence[str] = ("\\Seen",)) -> int:
-        incoming = self.office.wait(self.mailboxes.receive("Sent", flags))
+        incoming = self.office.wait(self.mailboxes.arrivals.receive("Sent", flags))
         self.fill(incoming, message)
-        (uid,) = self.office.wait(self.mailboxes.append("Sent", [incoming])).uids
+        (uid,) = self.office.wait(
+            self.mailboxes.arrivals.append("Sent", [incoming])
+        ).uids
         return uid
 
     def sent(self) -> dict[int, bytes]:

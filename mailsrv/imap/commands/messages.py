@@ -68,14 +68,14 @@ def parse_message_arguments(arguments: Parser) -> MessageArguments:
 
 async def append(session: Session, arguments: Append) -> bytes:
     """Stream messages to the store, all or none (RFC 3501 6.3.11, RFC 3502)."""
-    mailboxes = session.account_mailboxes
+    arrivals = session.account_mailboxes.arrivals
     messages: list[Incoming] = []
     next_one: MessageArguments | None = arguments.first
     held = 0
     try:
         while next_one is not None:
             await _check_next(session, len(messages))
-            incoming = await mailboxes.receive(
+            incoming = await arrivals.receive(
                 arguments.mailbox, next_one.flags, next_one.internal_date
             )
             messages.append(incoming)
@@ -83,7 +83,7 @@ async def append(session: Session, arguments: Append) -> bytes:
             held += incoming.size_octets
             if held > HELD_OCTETS and next_one is not None:
                 await incoming.stage()
-        appended = await mailboxes.append(arguments.mailbox, messages)
+        appended = await arrivals.append(arguments.mailbox, messages)
     except NoSuchMailbox:
         raise Refused("No such mailbox", b"TRYCREATE") from None
     finally:
