@@ -156,6 +156,12 @@ class QueueDatabase:
             (*values, after, limit),
         )
 
+    def rows(self, ids: Sequence[int]) -> dict[int, Recipient]:
+        """Return recipients as they are now, by the ids of their rows."""
+        marks = ", ".join("?" * len(ids))
+        query = f"{_SELECT_PAIRS} WHERE r.id IN ({marks})"
+        return {recipient.id: recipient for _, recipient in self._pairs(query, ids)}
+
     def files(self) -> set[str]:
         """Return the files of all messages: others in the spool are left-overs."""
         return {str(file) for (file,) in self._rows("SELECT file FROM message", ())}

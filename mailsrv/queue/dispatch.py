@@ -34,6 +34,7 @@ log = Logger()
 
 _IN_MEMORY = 2000  # rows that are kept as they come in
 _AT_A_TIME = 500  # lanes that are looked at in one turn of the reactor
+_LOST_S = 60.0  # until a bug or a locked file has another chance
 _BUG = "An error of this server"
 
 
@@ -52,7 +53,7 @@ class Carriers:
 
 
 Settle = Callable[[Parcel, Outcome], Awaitable[Sequence[Result]]]
-"""Makes durable what an attempt came to, and returns it. Never fails."""
+"""Makes durable what an attempt came to, and returns it."""
 
 
 class Dispatcher:
@@ -80,7 +81,8 @@ class Dispatcher:
         self._now = now
         self._lanes: dict[Lane, LaneState] = {}
         self._rows = 0  # in memory
-        self._in_flight: dict[int, Lane] = {}
+        self._in_flight: set[int] = set()
+        self._changing: set[int] = set()  # by an admin
         self._times: list[tuple[float, int, Lane]] = []
         self._entered = 0
         self._timer: IDelayedCall | None = None
@@ -136,10 +138,14 @@ class Dispatcher:
     def claim(self, rows: Iterable[Waiting]) -> list[Waiting]:
         """Keep recipients from being sent to until they have `changed`.
 
-        Returns those that are not being sent to already.
+        Returns those that are not being sent to already, nor changed by another
+        admin. What they have become since they were read is in the database.
         """
-        free = [row for row in rows if row[1].id not in self._in_flight]
-        self._release({recipient.id for _, recipient in free})
+        busy = self._in_flight | self._changing
+        free = [row for row in rows if row[1].id not in busy]
+        ids = {recipient.id for _, recipient in free}
+        self._release(ids)
+        self._changing |= ids
         for message, recipient in free:
             self._state(_lane(message, recipient)).claimed.add(recipient.id)
         return free
@@ -147,7 +153,9 @@ class Dispatcher:
     def changed(self, changes: Iterable[tuple[Message, Result]]) -> None:
         """Take note of what an admin has made durable of what he has claimed."""
         changes = list(changes)
-        self._release({result.recipient.id for _, result in changes})
+        ids = {result.recipient.id for _, result in changes}
+        self._release(ids)
+        self._changing -= ids
         for message, result in changes:
             if result.next_at_utc is not None:
                 self._later(_lane(message, result.recipient), result.next_at_utc)
@@ -226,7 +234,7 @@ class Dispatcher:
             ok = await self._next_attempt(lane)
         except Exception:
             log.failure("an attempt failed", destination=lane.destination)
-            self._later(lane, self._now() + 60)
+            self._later(lane, self._now() + _LOST_S)
         self._turns.end(lane, route, ok)
         if (state := self._lanes.get(lane)) is not None:
             self._sweep(lane, state)
@@ -250,7 +258,30 @@ class Dispatcher:
             return None
         message, recipients = found
         self._rows -= len(recipients)
-        return await self._attempt(lane, message, recipients)
+        if recipients := self._still_together(lane, message, recipients):
+            return await self._attempt(lane, message, recipients)
+        return None
+
+    def _still_together(
+        self, lane: Lane, message: Message, recipients: tuple[Recipient, ...]
+    ) -> tuple[Recipient, ...]:
+        """Return those that go the lane's way; the others wait in their own lanes.
+
+        Settings may have changed since they were put together.
+        """
+        route = self._route(lane)
+        owns = {r.id: _lane(message, r) for r in recipients}
+        strays = [
+            r
+            for r in recipients
+            if owns[r.id] != lane and self._route(owns[r.id]) != route
+        ]
+        self._release({r.id for r in strays})
+        for stray in strays:
+            self._later(owns[stray.id], self._now())
+        if strays:
+            self._reactor.callLater(0, self._go)
+        return tuple(r for r in recipients if r not in strays)
 
     async def _load(self, lane: Lane, state: LaneState) -> None:
         limit = MAX_ROWS + len(state.claimed)
@@ -275,7 +306,8 @@ class Dispatcher:
         parcel = Parcel(
             message, recipients, self._spool.content(message), lane.destination
         )
-        self._in_flight |= {r.id: lane for r in recipients}
+        ids = {recipient.id for recipient in recipients}
+        self._in_flight |= ids
         carrier = self._carriers.of(lane.destination)
         try:
             outcome = await carrier.carry(parcel)
@@ -284,17 +316,25 @@ class Dispatcher:
         except Exception:
             log.failure("{transaction}: delivering failed", transaction=message.id)
             outcome = Outcome(same_for_all(recipients, _BUG, self._now))
-        results = await self._settle(parcel, outcome)
-        for recipient in recipients:
-            del self._in_flight[recipient.id]
+        try:
+            results = await self._settle(parcel, outcome)
+        except Exception:  # else nobody would try them again before a restart
+            log.failure("{transaction}: results are lost", transaction=message.id)
+            results = [_later_again(r, self._now()) for r in recipients]
+        self._in_flight -= ids
         for own in {lane, *(_lane(message, r) for r in recipients)}:
             if (state := self._lanes.get(own)) is not None:
-                state.release({r.id for r in recipients})
+                state.release(ids)
                 self._sweep(own, state)
         for result in results:
             if result.next_at_utc is not None:
                 self._later(_lane(message, result.recipient), result.next_at_utc)
         return reached(outcome.answers)
+
+
+def _later_again(recipient: Recipient, now_utc: float) -> Result:
+    """Return when to look at a recipient whose result was not kept."""
+    return Result(recipient, recipient.state, now_utc + _LOST_S, None)
 
 
 def _lane(message: Message, recipient: Recipient) -> Lane:

@@ -215,25 +215,46 @@ class Queue:
     ) -> int:
         """Give recipients new states, and tell senders who are to hear of it.
 
-        Those that are being sent to just now stay as they are: returns how many were
-        changed. Raises StoreError.
+        Those that are being sent to just now, or have another state than when they
+        were read, stay as they are: returns how many were changed. Raises StoreError.
         """
         dispatcher = self.dispatcher
         if dispatcher is None:
             return 0
         rows = dispatcher.claim(rows)
-        changes = [(message, result(message, recipient)) for message, recipient in rows]
+        if not rows:
+            return 0
+        changes: list[tuple[Message, Result]] = []
         try:
+            now = await self._now_of(rows)
+            changes = [
+                (message, result(message, current))
+                for message, recipient in rows
+                if (current := now[recipient.id]).state is recipient.state
+            ]
             new: list[Entry] = []
             for message, group in _by_message(changes):
                 new += await self.reports(message, group)
             entries = await self._writer.write(new, [one for _, one in changes])
         except BaseException:
-            dispatcher.changed((m, _as_before(one)) for m, one in changes)
+            dispatcher.changed((m, _unchanged(r)) for m, r in rows)
             raise
-        dispatcher.changed(changes)
+        done = {one.recipient.id for _, one in changes}
+        left = [(m, now[r.id]) for m, r in rows if r.id not in done]
+        dispatcher.changed([*changes, *((m, _unchanged(r)) for m, r in left)])
         self._added(entries)
         return len(changes)
+
+    async def _now_of(
+        self, rows: Sequence[tuple[Message, Recipient]]
+    ) -> dict[int, Recipient]:
+        """Return rows as they are; one that is gone was settled since."""
+        ids = [recipient.id for _, recipient in rows]
+        found = await self._threads.read.run(lambda: self.database.rows(ids))
+        return {
+            recipient.id: replace(recipient, state=State.DELIVERED, next_at_utc=None)
+            for _, recipient in rows
+        } | found
 
     def _id(self) -> str:
         self._made += 1
@@ -405,9 +426,8 @@ def _by_message(
         yield found[0][0], [result for _, result in found]
 
 
-def _as_before(result: Result) -> Result:
-    recipient = result.recipient
-    return replace(result, state=recipient.state, next_at_utc=recipient.next_at_utc)
+def _unchanged(recipient: Recipient) -> Result:
+    return Result(recipient, recipient.state, recipient.next_at_utc, None)
 
 
 def _lock(path: Path) -> int:

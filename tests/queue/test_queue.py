@@ -232,6 +232,34 @@ class FairnessTests(QueueCase):
         self.assertEqual(len(self.far.waiting), 1)
 
 
+class RouteTests(QueueCase):
+    """What goes one way goes together, as long as it is one way."""
+
+    def test_domains_behind_a_smarthost_go_together(self) -> None:
+        self.far.way = lambda destination: "smarthost"
+        self.send("a@far.test", "b@near.test")
+        [(parcel, _)] = self.far.carried
+        self.assertEqual(len(parcel.recipients), 2)
+
+    def test_settings_change_while_recipients_wait_for_a_slot(self) -> None:
+        """Nobody's mail goes to the servers of another one's domain."""
+        self.far.way = lambda destination: "smarthost"
+        for number in range(5):
+            self.send(f"busy{number}@far.test")
+        self.send("a@far.test", "b@near.test", "c@near.test")
+        self.assertEqual(len(self.far.waiting), 5)
+        self.far.way = lambda destination: destination
+        sent: list[tuple[str, str]] = []
+        while self.far.waiting:
+            parcel = self.far.answer(250)
+            sent += [(parcel.destination, r.forward_path) for r in parcel.recipients]
+            self.settle()
+        self.assertEqual(len(sent), 8)
+        for destination, address in sent:
+            self.assertEqual(destination, address.partition("@")[2])
+        self.assertEqual(rows(self.queue.database, Filter()), [])
+
+
 class LocalTests(QueueCase):
     def test_account(self) -> None:
         self.send(BERT)
@@ -382,6 +410,24 @@ class CarrierTests(QueueCase):
         [row] = rows(self.queue.database, Filter())
         assert row.answer is not None
         self.assertEqual((row.state, row.answer.code), (State.WAITING, 451))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_result_that_is_not_kept_leaves_nobody_behind(self) -> None:
+        self.send("a@far.test")
+        write = self.queue._writer.write
+
+        def broken(*arguments: object) -> object:
+            raise ValueError("a bug")
+
+        self.queue._writer.write = broken  # type: ignore[method-assign,assignment]
+        self.far.answer(451)
+        self.settle()
+        self.queue._writer.write = write  # type: ignore[method-assign]
+        self.clock.advance(61)
+        self.settle()
+        self.far.answer(250)
+        self.settle()
+        self.assertEqual(rows(self.queue.database, Filter()), [])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_rows_that_contradict_others(self) -> None:
