@@ -21,6 +21,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailsrv.outlet import Outlet
 from mailsrv.smtp.client_engine import LOST, TOO_SLOW, ClientEngine, Wait
 from mailsrv.smtp.outgoing import (
     Done,
@@ -37,6 +38,7 @@ from mailsrv.tls.peer_certificate import NotTrusted
 
 HANDSHAKE_TIMEOUT_S = 60
 LINGER_S = 5.0  # for the peer to close after QUIT
+_WRITE_OCTETS = 32 * 1024  # of content that are worth a write of their own
 
 
 class ConnectionEnded(Exception):
@@ -133,6 +135,7 @@ class SmtpClient(Protocol):
         # A UNIX socket's have none. Later, a lost transport does not know.
         self._ips = getattr(ends[0], "host", ""), getattr(ends[1], "host", "")
         self.transport.registerProducer(self, True)
+        self._outlet = Outlet(self.transport)
         if self._implicit_tls:
             self._start_tls()
         else:
@@ -185,6 +188,7 @@ class SmtpClient(Protocol):
 
     def resumeProducing(self) -> None:
         """Go on."""
+        self._outlet.drained()
         room, self._room = self._room, None
         if room is not None:
             room.callback(None)
@@ -200,14 +204,14 @@ class SmtpClient(Protocol):
             await self._waiter
         return self._told.popleft()
 
-    def _pump(self) -> None:
-        """Do what the engine wants; write all of it at once."""
-        octets: list[bytes] = []
+    def _pump(self, octets: bytes = b"") -> None:
+        """Do what the engine wants; write all of it at once, after `octets`."""
+        lines = [octets] if octets else []
         ended = False
         while not isinstance(event := self.engine.next_event(), Wait):
             match event:
                 case Send(line):
-                    octets.append(line)
+                    lines.append(line)
                 case StartTls():
                     self._start_tls()
                 case Ended():
@@ -215,8 +219,8 @@ class SmtpClient(Protocol):
                     self._told.append(event)
                 case _:
                     self._told.append(event)
-        if octets and not self._lost:
-            self.transport.write(b"".join(octets))
+        if lines and not self._lost:
+            self._outlet.write(b"".join(lines))
         if ended:
             self._close()
         elif not self._shaking_hands:
@@ -231,13 +235,17 @@ class SmtpClient(Protocol):
             self._waiter = waiter
 
     async def _send_content(self, pieces: AsyncIterator[bytes]) -> None:
+        held = b""  # to be written with what comes next: its end, of a short message
         try:
             async for piece in pieces:
                 if self._room is not None:
                     await self._room
                 if self._lost or self._told:
                     return  # what became of it is told
-                self.transport.write(self.engine.content(piece))
+                held += self.engine.content(piece)
+                if len(held) >= _WRITE_OCTETS:
+                    self._outlet.write(held)
+                    held = b""
                 self._wait_s(self.engine.timeout_s)
             if self._lost or self._told:
                 return
@@ -245,12 +253,13 @@ class SmtpClient(Protocol):
         except BaseException:
             self._give_up(LOST)  # without its end nobody takes it
             raise
-        self._pump()
+        self._pump(held)
 
     def _start_tls(self) -> None:
         self._shaking_hands = True
         self._wait_s(HANDSHAKE_TIMEOUT_S)
         self.transport.startTLS(self._peer_tls.creator(self._host))
+        self._outlet = Outlet(self.transport)
 
     def _told_lost(self, why: Reply) -> None:
         self.engine.lost(why)
@@ -267,6 +276,7 @@ class SmtpClient(Protocol):
     def _give_up(self, why: Reply) -> None:
         self.usable = False
         if not self._lost:
+            self._lost = True  # before others hear of it: nothing more is written
             self._told_lost(why)
             self.transport.abortConnection()
 

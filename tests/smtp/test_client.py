@@ -1,5 +1,6 @@
 """The client on a transport: order, deadlines, room, and every way to be cut off."""
 
+import socket
 from collections.abc import AsyncIterator
 
 from twisted.internet.defer import Deferred
@@ -24,6 +25,17 @@ def outgoing(**options: bool) -> Outgoing:
     recipients = (OutgoingRecipient("b@else.test"),)
     eight_bit = options.get("eight_bit", False)
     return Outgoing("a@example.test", recipients, size, eight_bit, smtputf8=False)
+
+
+class SocketTransport(StringTransport):
+    """Has a socket, as a TCP transport does."""
+
+    def __init__(self, handle: socket.socket) -> None:
+        super().__init__()
+        self.handle = handle
+
+    def getHandle(self) -> socket.socket:
+        return self.handle
 
 
 class Pieces:
@@ -177,3 +189,60 @@ class ClientTests(SynchronousTestCase):
         self.failureResultOf(sent, Lacking)
         self.assertTrue(self.client.usable)
         self.assertEqual(self.transport.value(), b"")
+
+
+class SocketTests(SynchronousTestCase):
+    """What is written goes to the socket itself, in few writes."""
+
+    def setUp(self) -> None:
+        ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(ours.close)
+        self.addCleanup(self.theirs.close)
+        ours.setblocking(False)
+        self.theirs.setblocking(False)
+        engine = ClientEngine(hostname="mail.example.test", tls="never")
+        tls = Unverified("never", unverified_context())
+        self.client = SmtpClient(engine, Clock(), host="mx.else.test", tls=tls)
+        self.transport = SocketTransport(ours)
+        self.client.makeConnection(self.transport)
+
+    def ready(self, extension: bytes) -> None:
+        ready = Deferred.fromCoroutine(self.client.ready())
+        self.client.dataReceived(EHLO.replace(b"SIZE 1000", extension))
+        self.successResultOf(ready)
+        self.written()
+
+    def written(self) -> list[bytes]:
+        """Return what each write has sent since."""
+        writes = []
+        try:
+            while True:
+                writes.append(self.theirs.recv(65536))
+        except BlockingIOError:
+            return writes
+
+    def test_a_short_message_and_its_end_in_one_write(self) -> None:
+        self.ready(b"SIZE")
+        done = Deferred.fromCoroutine(self.client.send(outgoing(), Pieces().read()))
+        self.assertEqual(len(self.written()), 1)
+        self.client.dataReceived(b"250 Ok\r\n250 Ok\r\n354 Go\r\n")
+        content = b"Subject: x\r\n\r\n..one\r\ntwo\r\n.\r\n"
+        self.assertEqual(self.written(), [content])
+        self.client.dataReceived(b"250 Ok\r\n")
+        self.successResultOf(done)
+        self.assertEqual(self.transport.value(), b"")
+
+    def test_nothing_is_written_into_content_that_breaks(self) -> None:
+        # The octets of QUIT would be the last ones that BDAT has announced.
+        self.ready(b"CHUNKING")
+        before_last: Deferred[None] = Deferred()
+        done = Deferred.fromCoroutine(
+            self.client.send(outgoing(), Pieces(before_last).read())
+        )
+        done.addErrback(lambda failure: self.client.quit())  # as its owner does
+        self.client.dataReceived(b"250 Ok\r\n250 Ok\r\n")
+        self.written()
+        before_last.errback(OSError("the disk"))
+        self.assertEqual(self.written(), [])
+        self.assertEqual(self.transport.value(), b"")
+        self.assertTrue(self.transport.disconnected)
