@@ -131,8 +131,10 @@ class AccountStore(AccountReader):
         return pairs
 
     def subscribe(self, name: str) -> None:
-        """Subscribe; the mailbox need not exist (RFC 3501 section 6.3.6)."""
-        names.directory_name(name)
+        """Subscribe; the mailbox need not exist (RFC 3501 section 6.3.6).
+
+        Raises InvalidName.
+        """
         Subscriptions(self._root).add([name])
 
     def unsubscribe(self, name: str) -> None:

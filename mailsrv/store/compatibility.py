@@ -54,6 +54,7 @@ def check(root: Path) -> Report:
         return report
     report.wrong += [Finding("", text) for text in _strange_folders(root)]
     validities = []
+    report.notes += [Finding("", text) for text in spelling_notes(root)]
     for name in names.mailboxes(root):
         report.mailboxes += 1
         checked = _MailboxCheck(name, names.directory(root, name), report)
@@ -82,7 +83,39 @@ def _strange_folders(root: Path) -> Iterator[str]:
                 " not shown: convert it with doveadm sync"
             )
         elif not name.startswith("..") and names.mailbox_name(name) is None:
-            yield f"the folder {name!r} has no name in modified UTF-7: it is not shown"
+            yield (
+                f"the folder {name!r} has no name in modified UTF-7 or UTF-8: it is"
+                " not shown"
+            )
+    yield from _spelled_in_two_ways(root)
+
+
+def _spelled_in_two_ways(root: Path) -> Iterator[str]:
+    """Look for folders that one setting of Dovecot cannot all show by their names."""
+    utf8 = names.in_utf8(root)
+    for found, name in sorted(names.directories(root)):
+        known = names.spellings(name)
+        if names.directory(root, name).name != found:
+            yield (
+                f"the folder {found!r} is not shown: {known.modified_utf7!r} has the"
+                " same name"
+            )
+        elif known.modified_utf7 != known.utf8 and found != known[utf8]:
+            coding = "UTF-8" if utf8 else "modified UTF-7"
+            yield (
+                f"the folder {found!r} is not spelled in {coding} as others are, so"
+                f" Dovecot shows another name than {name!r}: while no server runs,"
+                f" rename it to {known[utf8]!r}"
+            )
+
+
+def spelling_notes(root: Path) -> Iterator[str]:
+    """Tell which setting Dovecot needs for the names of the folders."""
+    if names.in_utf8(root):
+        yield (
+            "the names of folders are in UTF-8: Dovecot reads them with"
+            " mailbox_list_utf8 = yes, or in 2.3 with :UTF-8 in its mail_location"
+        )
 
 
 def _check_root(root: Path, highest: int, report: Report) -> None:

@@ -241,7 +241,7 @@ class Delivery:
 
     def maildir_of(self, folder: str) -> Path:
         """Return the root of an account's Maildir++, its INBOX."""
-        return Path(os.fsdecode(_directory(str(self._mail_root), folder, names.INBOX)))
+        return Path(os.fsdecode(_directory(str(self._mail_root), folder, "")))
 
     def directory_of(self, target: Target) -> Path:
         """Return the folder of a target; raise InvalidName."""
@@ -423,7 +423,12 @@ class Delivery:
         return b"/".join((self._octets_of(copy.target), subdirectory, copy.name))
 
     def _octets_of(self, target: Target) -> bytes:
-        return _directory(str(self._mail_root), target.folder, target.mailbox)
+        coded, plain = names.spellings(target.mailbox)
+        if coded == plain:
+            return _directory(str(self._mail_root), target.folder, coded)
+        # Which of the two it is may change.
+        root = self.maildir_of(target.folder)
+        return os.fsencode(names.directory(root, target.mailbox))
 
     def _sync_folders(self, jobs: Sequence[_Job]) -> None:
         """Sync each folder once; take back what is in one that cannot be."""
@@ -479,9 +484,8 @@ def _internal_date(letter: Letter, now: float) -> float:
 
 
 @lru_cache(4096)
-def _directory(mail_root: str, folder: str, mailbox: str) -> bytes:
-    root = Path(mail_root, folder, "Maildir")
-    return os.fsencode(names.directory(root, mailbox))
+def _directory(mail_root: str, folder: str, coded: str) -> bytes:
+    return os.fsencode(Path(mail_root, folder, "Maildir", coded))
 
 
 def _copy(disk: Disk, source_fd: int, target_fd: int) -> int:

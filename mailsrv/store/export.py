@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mailsrv.store import attributes, keywords, maildir, names, subscriptions
 from mailsrv.store.account import AccountStore
+from mailsrv.store.compatibility import spelling_notes
 from mailsrv.store.durable import FILE_MODE, FOLDER_MODE, replace, sync_folder
 from mailsrv.store.index import Clock, Connections
 from mailsrv.store.maildir import Entry
@@ -80,6 +81,8 @@ class Exporter:
                     raise TargetExists(f"{path} exists already")
             os.mkdir(self._part, FOLDER_MODE)
             self._left = names.mailboxes(self._source)
+            notes = spelling_notes(self._source)
+            self._done.notes += [Finding("", text) for text in notes]
         while self._left:
             self._mailbox(self._left[0])
             self._left.pop(0)
@@ -93,7 +96,7 @@ class Exporter:
     def _mailbox(self, name: str) -> None:
         self._store.sync(name, force=True, move_new=False)  # all have UIDs then
         directory = names.directory(self._source, name)
-        target = names.directory(self._part, name)
+        target = self._part / directory.relative_to(self._source)  # spelled alike
         maildir.create(target)
         uidlist = Uidlist(directory, self._source)
         with uidlist.lock:

@@ -2,17 +2,22 @@
 
 Version 2 begins with ``V<tab>2`` and an empty line, and parts the levels of a name
 by tabs; without that head a line is a whole name, parted by the dots of the
-directory names. Both are read; version 2 is written. Names are in modified UTF-7.
+directory names. Both are read; version 2 is written. Names are spelled as the
+directories are; a line that is there stays as it is.
 """
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mailsrv.store import mutf7
 from mailsrv.store.durable import DISK, Disk, read, replace
 from mailsrv.store.locks import Dotlock
-from mailsrv.store.names import INBOX, SEPARATOR, canonical
+from mailsrv.store.names import (
+    INBOX,
+    canonical,
+    directory,
+    mailbox_name,
+)
 
 FILE = "subscriptions"
 MAX_FILE_OCTETS = 1 << 20
@@ -31,29 +36,44 @@ class Subscriptions:
 
     def names(self) -> list[str]:
         """Return the subscribed names in the order of the file."""
-        found = _parse(read(self._path, MAX_FILE_OCTETS))
-        return list(dict.fromkeys(name for _, name in found if name))
+        return list(self._read())
 
     def add(self, names: Iterable[str]) -> None:
-        """Subscribe, durably. Raises LockHeld."""
+        """Subscribe, durably. Raises LockHeld, InvalidName."""
+        added = {name: self._line(name) for name in map(canonical, names)}
         with Dotlock(self._path, self._disk):
-            old = self.names()
-            self._write(old, list(dict.fromkeys([*old, *map(canonical, names)])))
+            old = self._read()
+            new = {n: line for n, line in added.items() if n not in old}
+            self._write(old, {**old, **new})
 
     def remove(self, names: Iterable[str]) -> None:
         """Unsubscribe, durably; what is not subscribed is passed over."""
         with Dotlock(self._path, self._disk):
-            old = self.names()
+            old = self._read()
             gone = set(map(canonical, names))
-            self._write(old, [name for name in old if name not in gone])
+            self._write(old, {n: line for n, line in old.items() if n not in gone})
 
     def exists(self) -> bool:
         """Return whether anybody has ever subscribed: a new account has no file."""
         return os.path.exists(self._path)
 
-    def _write(self, old: list[str], new: list[str]) -> None:
+    def _read(self) -> dict[str, bytes]:
+        """Return the lines of the file by their names."""
+        found: dict[str, bytes] = {}
+        for line, name in _parse(read(self._path, MAX_FILE_OCTETS)):
+            if name:
+                found.setdefault(name, line)
+        return found
+
+    def _line(self, name: str) -> bytes:
+        if name == INBOX:
+            return INBOX.encode()
+        spelled = directory(self._path.parent, name).name
+        return os.fsencode(spelled[1:]).replace(b".", b"\t")
+
+    def _write(self, old: dict[str, bytes], new: dict[str, bytes]) -> None:
         if new != old or not self.exists():
-            content = b"".join(_encode(name) + b"\n" for name in new)
+            content = b"".join(line + b"\n" for line in new.values())
             replace(self._path, _HEAD + content, self._disk)
 
 
@@ -64,26 +84,22 @@ def broken_lines(root: Path) -> list[bytes]:
 
 
 def _parse(content: bytes) -> Iterator[tuple[bytes, str]]:
-    """Yield each line, with its name: "" if it means none."""
+    """Yield each line, as version 2 has it, with its name: "" if it means none."""
     if content.startswith(_HEAD):
         for line in content[len(_HEAD) :].split(b"\n"):
             yield line, _decode([_unescape(level) for level in line.split(b"\t")])
     else:
         for line in content.split(b"\n"):
-            yield line, _decode(line.split(b"."))
-
-
-def _encode(name: str) -> bytes:
-    return b"\t".join(mutf7.encode(level) for level in name.split(SEPARATOR))
+            yield line.replace(b".", b"\t"), _decode(line.split(b"."))
 
 
 def _decode(levels: list[bytes]) -> str:
     """Return the name; "" for a line that means none."""
-    try:
-        name = SEPARATOR.join(mutf7.decode(level) for level in levels)
-    except ValueError:
-        return ""
-    return INBOX if name.upper() == INBOX else name
+    if levels[0].upper() == INBOX.encode() and len(levels) == 1:
+        return INBOX
+    if any(b"." in level for level in levels):
+        return ""  # of a layout that keeps dots
+    return mailbox_name(os.fsdecode(b"." + b".".join(levels))) or ""
 
 
 def _unescape(level: bytes) -> bytes:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 
+from mailsrv.store import maildir
 from mailsrv.store.account import AccountStore
 from mailsrv.store.index import Connections
 from mailsrv.store.maildir import UniqueNames
@@ -78,12 +79,32 @@ class CheckTests(MaildirCase):
 
     def test_folders_and_subscriptions(self) -> None:
         (self.maildir / "Sub" / "cur").mkdir(parents=True)
-        (self.maildir / ".broken&name" / "cur").mkdir(parents=True)
+        (self.maildir / ".broken\udcff" / "cur").mkdir(parents=True)
         with (self.maildir / "subscriptions").open("ab") as file:
-            file.write(b"broken&name\n")
+            file.write(b"broken\xff\n")
         found = self.wrong()
-        for text in ("LAYOUT=fs", "'.broken&name' has no name", "the subscription"):
+        for text in ("LAYOUT=fs", "'.broken\\udcff' has no name", "the subscription"):
             self.assertIn(text, found)
+
+    def make(self, name: str) -> None:
+        maildir.create(self.maildir / name)
+
+    def test_folders_in_utf8(self) -> None:
+        self.make(".Entwürfe")
+        self.make(".R&D")
+        found = self.call("maildir", "check", str(self.maildir))
+        self.assertIn("mailbox_list_utf8", found)
+
+    def test_folders_in_utf8_and_in_modified_utf7(self) -> None:
+        for name in (".&AMQ-", ".Ö"):
+            self.make(name)
+        self.assertIn("'.Ö' is not spelled in modified UTF-7", self.wrong())
+        self.make(".Ü")
+        found = self.wrong()
+        self.assertIn("'.&AMQ-' is not spelled in UTF-8", found)
+        self.assertIn("rename it to '.Ä'", found)
+        self.make(".Ä")
+        self.assertIn("'.Ä' is not shown: '.&AMQ-' has the same name", self.wrong())
 
     def test_keywords_past_z(self) -> None:
         keywords = [f"k{n}" for n in range(27)]
@@ -92,6 +113,16 @@ class CheckTests(MaildirCase):
 
 
 class ExportTests(MaildirCase):
+    def test_folders_in_utf8(self) -> None:
+        maildir.create(self.maildir / ".Ä")
+        self.store.create("Ä/Ö & Ü")
+        self.store.subscribe("Ä")
+        target = self.data / "copy"
+        found = self.call("maildir", "export", ANNA, str(target))
+        self.assertIn("note: the names of folders are in UTF-8", found)
+        self.assertTrue({".Ä", ".Ä.Ö & Ü"} <= set(os.listdir(target)))
+        self.call("maildir", "check", str(target))
+
     def test_export(self) -> None:
         target = self.data / "copy"
         self.store.store_flags("INBOX", [2], "+", ["\\Seen", "work"])

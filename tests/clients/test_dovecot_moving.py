@@ -5,6 +5,7 @@ before and after each change of servers is compared whole: mailboxes, UIDVALIDIT
 UIDs, flags, keywords, dates, octets, subscriptions, and POP3's unique ids.
 """
 
+import os
 from pathlib import Path
 
 from tests.clients.dovecot import USER, Dovecot
@@ -103,6 +104,9 @@ class MovingTests(MovingCase):
         client.subscribe("Brand/New")
         client.unsubscribe("Gone")
         client.copy("3", "Brand/New")
+        client.create('"Gr&APwA3w-e/R&-D"')
+        client.subscribe('"Gr&APwA3w-e/R&-D"')
+        client.copy("3", '"Gr&APwA3w-e/R&-D"')
         client.rename("Archive/2024/June", "Archive/June")
         client.store("5", "+FLAGS", r"(\Deleted)")
         client.expunge()
@@ -124,12 +128,15 @@ class MovingTests(MovingCase):
                 "maildir", "export", "anna@example.test", str(target), *options
             )
             self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertNotIn("note:", done.stdout)
+            self.assertEqual("note:" in done.stdout, bool(self.layout))
             links = [path.stat().st_nlink for path in target.glob("**/cur/*")]
             self.assertEqual(min(links) > 1, not options)
             # Whatever this Dovecot would make as POP3's unique ids.
             dovecot = Dovecot(
-                self.server, mail=str(target), settings="pop3_uidl_format = %f"
+                self.server,
+                mail=str(target),
+                layout=self.layout,
+                settings="pop3_uidl_format = %f",
             )
             self.server.stop()
             dovecot.start()
@@ -146,6 +153,18 @@ class MovingTests(MovingCase):
         done = self.server.command("maildir", "check", str(what))
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("show the same", done.stdout)
+
+
+class Utf8Tests(MovingTests):
+    """The names of folders are in UTF-8 on the disk."""
+
+    layout = ":UTF-8"
+
+    def take(self) -> Picture:
+        found = os.listdir(self.server.maildir("anna"))
+        self.assertIn(".Aärger & Co", found)
+        self.assertEqual([name for name in found if "&A" in name], [])
+        return super().take()
 
 
 class UidlCase(MovingCase):
