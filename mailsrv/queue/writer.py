@@ -11,7 +11,6 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.queue.values import Entry, Result
@@ -50,6 +49,8 @@ class Writer:
         self._pool = pool
         self._reactor = reactor
         self._jobs: list[_Job] = []
+        self._again: list[_Job] = []  # results, when the disk may be back
+        self._singly = 0  # of the jobs, that are tried one by one
         self._running = False
 
     def write(
@@ -63,26 +64,29 @@ class Writer:
         """
         job = _Job(new, results)
         self._jobs.append(job)
+        self._wake()
+        return job.done
+
+    def _wake(self) -> None:
         if not self._running:
             self._running = True
             # At the end of this turn, with what else comes in it.
             self._reactor.callLater(0, self._begin)
-        return job.done
 
     def _begin(self) -> None:
         Deferred.fromCoroutine(self._run())
 
     async def _run(self) -> None:
-        most = None
         while self._jobs:
-            jobs, self._jobs = self._jobs[:most], self._jobs[most:] if most else []
+            most = len(self._jobs)
+            if self._singly:
+                most, self._singly = 1, self._singly - 1
+            jobs, self._jobs = self._jobs[:most], self._jobs[most:]
             try:
                 taken, files = await self._pool.run(partial(self._commit, jobs))
             except Exception as error:
-                await self._failed(jobs, error)
-                most = 1  # if it is not the disk, only one suffers
+                self._failed(jobs, error)
                 continue
-            most = None
             if files:
                 self._finished(files)
             by_id = {entry[0].id: entry for entry in taken}
@@ -97,17 +101,32 @@ class Writer:
             [result for job in jobs for result in job.results],
         )
 
-    async def _failed(self, jobs: Sequence[_Job], error: Exception) -> None:
+    def _failed(self, jobs: list[_Job], error: Exception) -> None:
         log.failure("writing the queue's rows failed")
-        # One alone that can never be written would be tried for ever.
-        hopeless = isinstance(error, sqlite3.IntegrityError) and len(jobs) == 1
-        again = [job for job in jobs if job.results and not hopeless]
-        self._jobs += again
+        is_disk = isinstance(error, sqlite3.OperationalError)
+        if not is_disk and len(jobs) > 1:  # only one is to suffer
+            self._jobs[:0] = jobs
+            self._singly = len(jobs)
+            return
+        contradicts = isinstance(error, sqlite3.IntegrityError)
         for job in jobs:
-            if job not in again:
+            # New messages of a carrier that can never be written are left out.
+            hopeless = contradicts or (not is_disk and job.new)
+            if job.results and not hopeless:
+                self._later(job)
+            else:
                 job.done.errback(_told(error))
-        if again:
-            await deferLater(self._reactor, _AGAIN_S)
+
+    def _later(self, job: _Job) -> None:
+        """Try a job again in a while; others need not wait for that."""
+        if not self._again:
+            self._reactor.callLater(_AGAIN_S, self._retry)
+        self._again.append(job)
+
+    def _retry(self) -> None:
+        again, self._again = self._again, []
+        self._jobs += again
+        self._wake()
 
 
 def _told(error: Exception) -> DeliveryFailed:
