@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from mailsrv.queue.database import Filter
 from mailsrv.queue.queue import Queue
+from mailsrv.queue.report_text import said
 from mailsrv.queue.values import Answer, Message, Recipient, Result, State
 
 Action = Literal["retry", "hold", "release", "drop", "bounce"]
@@ -63,8 +64,18 @@ def _result(
             return _unsent(recipient, State.HELD, None)
         case "drop":
             return _unsent(recipient, State.DROPPED, None)
-    answer = recipient.answer or Answer(554, "5.0.0", _BY_HAND, now())
-    return Result(recipient, State.FAILED, None, answer, attempted=False)
+    return Result(
+        recipient, State.FAILED, None, _by_hand(recipient, now()), attempted=False
+    )
+
+
+def _by_hand(recipient: Recipient, now_utc: float) -> Answer:
+    """Return why it was sent back, with what was last said, so that both are known."""
+    text, last = _BY_HAND, recipient.answer
+    if last is not None:
+        who = f"{last.peer} said" if last.peer else "before"
+        text += f"; {who}: {said(last)}"
+    return Answer(554, "5.0.0", text, now_utc)
 
 
 def _unsent(recipient: Recipient, state: State, next_at_utc: float | None) -> Result:

@@ -4,6 +4,7 @@ And what parts of the server write to accounts. A copy bears the id of its row i
 file name: one that was made just before a crash is recognised.
 """
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,29 +64,38 @@ class LocalCarrier:
         accounts: dict[int, Account] = {}
         for recipient in parcel.recipients:
             account = self._router.account(recipient.forward_path)
-            if (why := await self._refused(account, parcel)) is not None:
+            if account is None:
+                said[recipient.id] = _GONE
+                continue
+            target = _target(account, recipient)
+            try:
+                why = await self._settled(account, parcel, recipient, target)
+            except (StoreError, OSError, sqlite3.Error) as error:  # of this one alone
+                reason = f"{account.name}: {type(error).__name__}: {error}"
+                log.warn("{transaction}: {reason}", reason=reason, **_who(parcel))
+                why = _DISK
+            if why is not None:
                 said[recipient.id] = why
-            elif account is not None:
-                target = _target(account, recipient)
-                if await self._is_there(parcel, recipient, target):
-                    said[recipient.id] = _DELIVERED
-                else:
-                    targets[target] = recipient.id
-                    accounts[recipient.id] = account
+            else:
+                targets[target] = recipient.id
+                accounts[recipient.id] = account
         if targets:
             said |= await self._deliver(parcel, targets, accounts)
         now = self._now()
         answers = [Answer(*said[r.id], now) for r in parcel.recipients]
         return Outcome(tuple(answers))
 
-    async def _refused(self, account: Account | None, parcel: Parcel) -> _Said | None:
-        if account is None:
-            return _GONE
+    async def _settled(
+        self, account: Account, parcel: Parcel, recipient: Recipient, target: Target
+    ) -> _Said | None:
+        """Say why there is no copy to be made; None: there is."""
         if not account.enabled:
             return _DISABLED
         mailboxes = self._mail_store.account(account)
         if not await mailboxes.has_room(parcel.message.size_octets):
             return _FULL
+        if await self._is_there(parcel, recipient, target):
+            return _DELIVERED
         return None
 
     async def _is_there(
@@ -143,7 +153,9 @@ class LocalCarrier:
 
 def _target(account: Account, recipient: Recipient) -> Target:
     to = (recipient.original or recipient.forward_path).encode()
-    return Target(account.folder, delivered_to=to, delivery_id=f"queue {recipient.id}")
+    # The row's id alone would begin anew where the rows are lost.
+    delivery_id = f"queue {recipient.message} {recipient.id}"
+    return Target(account.folder, delivered_to=to, delivery_id=delivery_id)
 
 
 def _sender(parcel: Parcel) -> Sender:

@@ -39,7 +39,7 @@ from mailsrv.queue.values import (
 )
 from mailsrv.queue.writer import Writer
 from mailsrv.routing.router import Router
-from mailsrv.store.values import Delivered, DeliveryFailed, Target
+from mailsrv.store.values import Delivered, DeliveryFailed, StoreError, Target
 from mailsrv.threads import Threads
 
 log = Logger()
@@ -180,10 +180,14 @@ class Queue:
         entry = await self._own(
             id, octets, reverse_path, recipients, priority, account, once
         )
-        entries = await self._writer.write([entry])
+        try:
+            entries = await self._writer.write([entry])
+        except StoreError:
+            self._unwritten([entry])
+            raise
         self._added(entries)
         if not entries:
-            self.spooled.remove([entry[0].file])
+            self._unwritten([entry])
         return id if entries else ""
 
     async def report_refused(
@@ -225,6 +229,7 @@ class Queue:
         if not rows:
             return 0
         changes: list[tuple[Message, Result]] = []
+        new: list[Entry] = []
         try:
             now = await self._now_of(rows)
             changes = [
@@ -232,11 +237,11 @@ class Queue:
                 for message, recipient in rows
                 if (current := now[recipient.id]).state is recipient.state
             ]
-            new: list[Entry] = []
             for message, group in _by_message(changes):
                 new += await self.reports(message, group)
             entries = await self._writer.write(new, [one for _, one in changes])
         except BaseException:
+            self._unwritten(new)
             dispatcher.changed((m, _unchanged(r)) for m, r in rows)
             raise
         done = {one.recipient.id for _, one in changes}
@@ -306,6 +311,11 @@ class Queue:
         removing = self._threads.sync.run(partial(self.spooled.remove, files))
         removing.addErrback(lambda failure: log.failure("spool", failure))
 
+    def _unwritten(self, entries: Iterable[Entry]) -> None:
+        """Remove files of our own whose rows are not there."""
+        if files := [message.file for message, _ in entries]:
+            self._finished(files)
+
     def _added(self, entries: Iterable[Entry]) -> None:
         if self.dispatcher is not None:
             for entry in entries:
@@ -322,14 +332,16 @@ class Queue:
         for result in results:
             self._log(parcel, result)
         new = [(message, tuple(recipients)) for message, recipients in outcome.new]
+        told: list[Entry] = []
         try:
-            new += await self.reports(parcel.message, results)
+            told = await self.reports(parcel.message, results)
         except Exception:
             log.failure("{transaction}: no report", transaction=parcel.message.id)
             results = [_without_report(result, self._now()) for result in results]
         try:
-            self._added(await self._writer.write(new, results))
+            self._added(await self._writer.write([*new, *told], results))
         except DeliveryFailed:  # a bug of a carrier: what it has made is left out
+            self._unwritten(told)
             results = [_again(result, self._now()) for result in results]
             await self._writer.write((), results)
         return results
@@ -337,9 +349,19 @@ class Queue:
     async def reports(self, message: Message, results: Sequence[Result]) -> list[Entry]:
         """Write what senders are to be told of results; not in the queue yet.
 
-        Raises StoreError, OSError.
+        Raises StoreError, OSError: then nothing is left of them.
         """
-        entries = []
+        entries: list[Entry] = []
+        try:
+            await self._write_reports(message, results, entries)
+        except BaseException:
+            self._unwritten(entries)
+            raise
+        return entries
+
+    async def _write_reports(
+        self, message: Message, results: Sequence[Result], entries: list[Entry]
+    ) -> None:
         for kind, group in reports.grouped(message, results):
             whole = reports.returns_whole(message, kind)
             original = await self._beginning(message, whole=whole)
@@ -360,7 +382,6 @@ class Queue:
                 report=id,
                 forward_path=report.forward_path,
             )
-        return entries
 
     def _report(
         self, message: Message, results: Sequence[Result], kind: Kind, original: bytes

@@ -46,9 +46,12 @@ def settle(
     )
     if next_at is None:
         return Result(recipient, State.FAILED, None, answer)
-    late = now - message.arrived_at_utc >= rules.warn_after_s
-    warned = late and not recipient.warned
-    return Result(recipient, State.WAITING, next_at, answer, warned=warned)
+    if recipient.warned:
+        return Result(recipient, State.WAITING, next_at, answer)
+    warn_at = message.arrived_at_utc + rules.warn_after_s
+    if now < warn_at:
+        next_at = min(next_at, warn_at)  # the sender is told by an attempt
+    return Result(recipient, State.WAITING, next_at, answer, warned=now >= warn_at)
 
 
 def same_for_all(

@@ -7,11 +7,12 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 
 from mailsrv.accounts import edits
+from mailsrv.queue.admin import change
 from mailsrv.queue.carrying import Outcome
 from mailsrv.queue.database import Filter
 from mailsrv.queue.queue import QueueInUse
 from mailsrv.queue.values import Answer, Message, Priority, State
-from mailsrv.store.values import DeliveryFailed
+from mailsrv.store.values import DeliveryFailed, LockHeld
 from tests.queue.office import ANNA, QueueCase
 from tests.queue.values import message, recipient, rows
 
@@ -125,6 +126,24 @@ class TakingTests(QueueCase):
         self.assertEqual(failure.value.kind, "full")
         self.assertEqual(len(self.flushLoggedErrors(sqlite3.OperationalError)), 1)
         self.queue._writer._write = self.queue.database.write
+
+    def test_nothing_is_left_of_what_was_not_taken(self) -> None:
+        """Else a disk that is full gets fuller with each attempt."""
+        write = self.queue._writer._write
+
+        def full(*arguments: object) -> object:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        self.queue._writer._write = full  # type: ignore[assignment]
+        submitting = self.queue.submit(
+            b"Subject: x\n\ntext\n", reverse_path=ANNA, forward_paths=["c@far.test"]
+        )
+        failing = Deferred.fromCoroutine(submitting)
+        self.settle()
+        self.failureResultOf(failing, DeliveryFailed)
+        self.queue._writer._write = write
+        self.assertEqual(self.spool_files(), [])
+        self.flushLoggedErrors(sqlite3.OperationalError)
 
     def test_results_are_written_when_the_disk_is_back(self) -> None:
         self.send("carl@far.test")
@@ -313,6 +332,44 @@ class LocalTests(QueueCase):
         self.assertEqual(len(self.mails(BERT)), 1)
         self.assertEqual(rows(self.queue.database, Filter()), [])
 
+    def test_one_mailbox_that_is_broken_keeps_no_other_waiting(self) -> None:
+        self.accounts.edit(lambda d: edits.set_quota(d, ANNA, 1_000_000))
+        self.clock.advance(2)  # until that is known
+        database = self.data / "mail" / ANNA
+        database.mkdir(parents=True, exist_ok=True)
+        account = self.router.account(ANNA)
+        assert account is not None
+
+        async def broken(octets: int) -> bool:
+            raise LockHeld(1.0)
+
+        self.mail_store.account(account).has_room = broken  # type: ignore[method-assign]
+        self.send(ANNA, BERT)
+        self.assertEqual(len(self.mails(BERT)), 1)
+        [row] = rows(self.queue.database, Filter(state=State.WAITING))
+        assert row.answer is not None
+        self.assertEqual((row.forward_path, row.answer.code), (ANNA, 451))
+
+    def test_copy_of_a_message_from_before_a_restored_backup(self) -> None:
+        """The rows' ids begin anew: a message is not taken for an older one."""
+        self.send(BERT)
+        self.assertEqual(len(self.mails(BERT)), 1)
+        self.wait(self.queue.stop())
+        for file in self.data.glob("queue.sqlite*"):
+            file.unlink()
+        self.clock.rightNow += 10
+        self.queue = self.opened()
+        self.start()
+        self.accounts.edit(lambda d: edits.set_quota(d, BERT, 1))
+        self.clock.advance(2)
+        self.send(BERT)
+        [row] = rows(self.queue.database, Filter())
+        self.assertEqual((row.id, row.attempts), (1, 1))
+        self.accounts.edit(lambda d: edits.set_quota(d, BERT, None))
+        self.clock.advance(100)
+        self.settle()
+        self.assertEqual(len(self.mails(BERT)), 2)
+
     def test_account_that_is_gone_is_reported(self) -> None:
         file = self.spooled(b"Subject: x\n\ntext\n")
         lost = recipient("lost@example.test", destination="local")
@@ -400,6 +457,45 @@ class ReportTests(QueueCase):
         self.settle()
         self.assertEqual(len(self.mails()), 1)
         self.assertEqual(len(self.flushLoggedErrors(DeliveryFailed)), 1)
+
+    def test_nothing_is_left_of_reports_that_cannot_all_be_written(self) -> None:
+        file = self.spooled(b"Subject: x\n\ntext\n")
+        to = [
+            recipient(f"r{n}@far.test", reverse_path=f"b+{n}@example.test")
+            for n in range(2)
+        ]
+        self.take(message(file=file, size_octets=20), to)
+        [(first, _), (second, _)] = self.far.waiting
+        merged = replace(first, recipients=first.recipients + second.recipients)
+        deliver, written = self.mail_store.deliver, 0
+
+        async def full(*arguments: object) -> object:
+            nonlocal written
+            written += 1
+            if written == 2:
+                raise DeliveryFailed("full")
+            return await deliver(*arguments)  # type: ignore[arg-type]
+
+        self.mail_store.deliver = full  # type: ignore[assignment,method-assign]
+        said = Answer(550, "5.0.0", "no", self.clock.seconds(), "mx")
+        self.wait(self.queue._settle(merged, Outcome((said, said))))
+        self.mail_store.deliver = deliver  # type: ignore[method-assign]
+        self.assertEqual(written, 2)
+        self.assertEqual(len(self.spool_files()), 1)
+        self.assertEqual(len(self.flushLoggedErrors(DeliveryFailed)), 1)
+
+    def test_by_hand_is_what_the_report_says(self) -> None:
+        self.send("a@far.test")
+        self.far.answer(451)
+        self.settle()
+        wanted = Filter(recipient="a@far.test")
+        self.wait(change(self.queue, "bounce", wanted, self.clock.seconds))
+        [octets] = self.mails()
+        self.assertIn(b"\nStatus: 5.0.0\n", octets)
+        text = b" ".join(octets.split())
+        self.assertIn(b"Sent back by the administrator of this server", text)
+        self.assertIn(b"451 4.0.0 so it is", text)
+        self.assertNotIn(b"time for this message is over", text)
 
 
 class CarrierTests(QueueCase):

@@ -66,6 +66,15 @@ class SettleTests(SynchronousTestCase):
         again = self.settled(451, 6000, attempts=6, warned=True)
         self.assertEqual(again, (State.WAITING, NOW + 7000, False))
 
+    def test_an_attempt_is_made_when_the_warning_is_due(self) -> None:
+        """The pauses are hours by then: it would come twice as late."""
+        before = self.settled(451, 4500, attempts=5)
+        self.assertEqual(before, (State.WAITING, NOW + 5000, False))
+        due = self.settled(451, 5000, attempts=6)
+        self.assertEqual(due, (State.WAITING, NOW + 6000, True))
+        told = self.settled(451, 4500, attempts=5, warned=True)
+        self.assertEqual(told, (State.WAITING, NOW + 5500, False))
+
     def test_too_old(self) -> None:
         self.assertEqual(self.settled(451, 10_000), (State.FAILED, None, False))
 
