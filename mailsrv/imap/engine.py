@@ -195,7 +195,10 @@ class ImapEngine:
         self._drop(end + 1)
         if not line.endswith(b"\r") or b"\r" in line[:-1] or b"\0" in line:
             # RFC 3501 section 2.2: lines end with CR LF; section 9: no NUL.
-            # What an announced literal would mean is unknown, too.
+            if line.rstrip(b"\r").endswith(b"+}"):
+                # RFC 7888 section 3: what may be a literal is not to be taken for
+                # commands; it is mail of others, perhaps.
+                return Overrun("Literal after a malformed line")
             self._command += line
             return self._malformed("Bare CR, bare LF or NUL in a command")
         line = line[:-1]

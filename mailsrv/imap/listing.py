@@ -35,8 +35,11 @@ class List:
 
     @property
     def asks_for_separator(self) -> bool:
-        """RFC 3501 section 6.3.8: an empty name asks for the separator."""
-        return self.patterns == (b"",) and not self.selection
+        """RFC 9051 section 6.3.9: an empty name asks for the separator.
+
+        In the basic syntax only; in the extended one it is ignored.
+        """
+        return self.patterns == (b"",) and not self.extended
 
 
 def parse_plain(arguments: Parser) -> List:
@@ -108,7 +111,7 @@ def patterns_of(request: List) -> list[Pattern]:
     What is not coded as it should matches nothing.
     """
     found = []
-    for coded in request.patterns:
+    for coded in filter(None, request.patterns):
         text = request.reference + coded
         if len(text) > 1 and not any(wildcard in text for wildcard in b"*%"):
             # Thunderbird may end the name of a folder with the separator.

@@ -90,6 +90,8 @@ class Parser:
         """Take a quoted string or a literal."""
         if self.peek() == b'"':
             quoted = self.take(grammar.QUOTED, "a quoted string").group(1)
+            if self.utf8 and not _is_utf8(quoted):
+                raise ProtocolViolation("Quoted string is not UTF-8")  # RFC 9755 3
             return grammar.ESCAPE.sub(rb"\1", quoted) if b"\\" in quoted else quoted
         size = int(self.take(grammar.LITERAL, "a string").group(1))
         literal = self.data[self.at : self.at + size]
@@ -219,6 +221,14 @@ def mailbox_name(coded: bytes, *, utf8: bool = False) -> str:
 def decoded_name(coded: bytes, *, utf8: bool) -> str:
     """Decode a name or a pattern of names; raise ValueError."""
     return coded.decode() if utf8 else mutf7.decode(coded)
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _seq_number(text: bytes) -> int:

@@ -282,7 +282,9 @@ class Session(Connection):
     def flags_of_mailbox(self) -> bytes:
         """Return FLAGS and PERMANENTFLAGS (RFC 3501 sections 7.2.6 and 7.1)."""
         known = [*_SYSTEM_FLAGS, *(k.encode() for k in self.mailbox.keywords if k)]
-        permanent = [] if self.mailbox.read_only else [*known, b"\\*"]
+        permanent = [] if self.mailbox.read_only else [*known]
+        if permanent and self.mailbox.takes_new_keywords:
+            permanent.append(b"\\*")
         return b"* FLAGS %b\r\n* OK [PERMANENTFLAGS %b] Flags permitted.\r\n" % (
             format.parenthesised(known),
             format.parenthesised(permanent),

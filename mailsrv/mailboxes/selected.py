@@ -28,7 +28,15 @@ from mailsrv.mailboxes.view import MailboxView, SilentStore
 from mailsrv.store.account import AccountStore
 from mailsrv.store.account_reader import AccountReader
 from mailsrv.store.names import canonical
-from mailsrv.store.values import DELETED, SEEN, UID, Changes, Copied, Moved
+from mailsrv.store.values import (
+    DELETED,
+    MAX_KEYWORDS,
+    SEEN,
+    UID,
+    Changes,
+    Copied,
+    Moved,
+)
 
 if TYPE_CHECKING:
     from mailsrv.mailboxes.account import AccountMailboxes
@@ -89,6 +97,11 @@ class Selected:
     def keywords(self) -> tuple[str, ...]:
         """The mailbox's keywords; bit 5 + k of a flag mask is ``keywords[k]``."""
         return self._view.messages.keywords
+
+    @property
+    def takes_new_keywords(self) -> bool:
+        """Whether there is room for another keyword (RFC 9051 section 7.1)."""
+        return len(self.keywords) < MAX_KEYWORDS or "" in self.keywords
 
     @property
     def uid_validity(self) -> int:
@@ -338,16 +351,24 @@ class Selected:
             lambda copied: [copied.target],
         )
 
-    async def move(self, uids: Sequence[int], target: str) -> list[Moved]:
-        """MOVE (RFC 6851): each message is moved or left; one result a slice."""
+    async def move(
+        self, uids: Sequence[int], target: str, moved: Callable[[Moved], object]
+    ) -> None:
+        """MOVE (RFC 6851): each message is moved or left.
+
+        `moved` is called for each slice when that is done: of several the first may
+        be done when a later one fails.
+        """
         target = canonical(target)
-        return [
-            await self._mailboxes.write(
-                partial(AccountStore.move, source=self.name, uids=some, target=target),
-                _both,
+        for some in _slices(uids):
+            moved(
+                await self._mailboxes.write(
+                    partial(
+                        AccountStore.move, source=self.name, uids=some, target=target
+                    ),
+                    _both,
+                )
             )
-            for some in _slices(uids)
-        ]
 
     # Reads, in the pool of readers
 

@@ -160,6 +160,13 @@ class AccountStore(AccountReader):
                 " FROM message INDEXED BY message_mod_seq WHERE mailbox = ?",
                 (SEEN, DELETED, box.id),
             ).fetchone()
+            deleted_octets = 0
+            if deleted:  # not in the query above: the index that it walks has no sizes
+                (deleted_octets,) = folder.connection.execute(
+                    "SELECT sum(size_octets) FROM message INDEXED BY message_mod_seq"
+                    " WHERE mailbox = ? AND flags & ? != 0",
+                    (box.id, DELETED),
+                ).fetchone()
             (recent,) = folder.connection.execute(
                 "SELECT count(*) FROM message WHERE mailbox = ? AND uid >= ?",
                 (box.id, max(box.recent_uid, claimed_recent)),
@@ -173,6 +180,7 @@ class AccountStore(AccountReader):
             uid_validity=box.uid_validity,
             highest_mod_seq=box.mod_seq,
             size_octets=box.octets,
+            deleted_octets=deleted_octets,
             mailbox_id=box.mailbox_id,
         )
 

@@ -105,6 +105,7 @@ class MailboxStatus:
     uid_validity: int
     highest_mod_seq: int
     size_octets: int
+    deleted_octets: int  # of messages with \\Deleted
     mailbox_id: str
 
 

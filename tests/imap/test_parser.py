@@ -146,9 +146,12 @@ class RoundTripTests(SynchronousTestCase):
                 self.assertEqual(Parser(written, utf8=True).mailbox(), name)
 
     def test_a_mailbox_name_in_the_wrong_code(self) -> None:
-        for wire, utf8 in ((b'"\xc3\xbc"', False), (b'"\xc3"', True), (b"&-&", False)):
+        literal = b"{1}\r\n\xc3"
+        for wire, utf8 in ((b'"\xc3\xbc"', False), (literal, True), (b"&-&", False)):
             with self.assertRaises(Refused):
                 Parser(wire, utf8=utf8).mailbox()
+        with self.assertRaises(ProtocolViolation):  # RFC 9755 section 3
+            Parser(b'"\xc3"', utf8=True).mailbox()
         self.assertEqual(Parser(b"&APw-", utf8=True).mailbox(), "&APw-")
 
     @settings(max_examples=50, deadline=None)

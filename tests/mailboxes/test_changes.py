@@ -47,7 +47,7 @@ class ChangesTests(SynchronousTestCase):
         self.heard()
         self.office.wait(selected.copy([1], "Archive"))
         self.assertEqual(self.heard(), [("Archive", (1,), ())])
-        self.office.wait(selected.move([1], "Trash"))
+        self.office.wait(selected.move([1], "Trash", lambda _: None))
         changes = self.heard()
         self.assertIn(("INBOX", (), (1,)), changes)
         self.assertIn(("Trash", (1,), ()), changes)

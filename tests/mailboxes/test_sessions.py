@@ -23,6 +23,7 @@ from mailsrv.store.values import (
     DELETED,
     SEEN,
     MailboxExists,
+    Moved,
     NoSuchMailbox,
 )
 from tests.mailboxes.office import Office, all_uids, flags_of
@@ -139,8 +140,9 @@ class SessionTests(OfficeTestCase):
         self.assertEqual(list(copied.target_uids), [1, 2])
         self.assertEqual(copied.uid_validity, archive.uid_validity)
         self.assertIn(Exists(2), self.news(archive))
-        (moved,) = self.office.wait(self.first.move([3], "Archive"))
-        self.assertEqual(list(moved.target_uids), [3])
+        moved: list[Moved] = []
+        self.office.wait(self.first.move([3], "Archive", moved.append))
+        self.assertEqual([list(part.target_uids) for part in moved], [[3]])
         self.assertIn(Exists(3), self.news(archive))
         self.assertEqual(self.news(self.first), [Expunge(3, 3)])
         self.assertEqual(self.news(self.second), [Expunge(3, 3)])

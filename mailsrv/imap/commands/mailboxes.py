@@ -35,13 +35,16 @@ STATUS_ITEMS: dict[bytes, Callable[[MailboxStatus], bytes]] = {
     b"UNSEEN": lambda status: b"%d" % status.unseen,
     b"HIGHESTMODSEQ": lambda status: b"%d" % status.highest_mod_seq,
     b"DELETED": lambda status: b"%d" % status.deleted,
+    b"DELETED-STORAGE": lambda status: b"%d" % status.deleted_octets,
     b"SIZE": lambda status: b"%d" % status.size_octets,
     b"MAILBOXID": lambda status: b"(%b)" % status.mailbox_id.encode("ascii"),
 }
+_SIZES = {b"SIZE", b"DELETED-STORAGE"}
 # Items that are known only where one of these is offered.
 _STATUS_EXTENSIONS = {
     b"APPENDLIMIT": (b"APPENDLIMIT",),
     b"DELETED": (b"IMAP4REV2",),
+    b"DELETED-STORAGE": (b"QUOTA=RES-STORAGE",),
     b"HIGHESTMODSEQ": (b"CONDSTORE",),
     b"MAILBOXID": (b"OBJECTID",),
     b"SIZE": (b"STATUS=SIZE", b"IMAP4REV2"),
@@ -101,8 +104,6 @@ async def create(session: Session, arguments: Create) -> bytes:
 
 
 async def delete(session: Session, name: str) -> bytes:
-    if session.selected is not None and session.selected.name == name:
-        session.unselect()
     try:
         await session.account_mailboxes.delete(name)
     except NoSuchMailbox:
@@ -111,6 +112,8 @@ async def delete(session: Session, name: str) -> bytes:
             # RFC 9051 section 6.3.5: there is no such mailbox, but a name.
             raise Refused("Only what is below it exists", b"HASCHILDREN") from None
         raise
+    if session.selected is not None and session.selected.name == name:
+        session.unselect()  # before its news, which would be BYE
     log.info(
         "mailbox deleted",
         session=session.id,
@@ -244,7 +247,7 @@ async def _status_response(
 ) -> bytes:
     # RFC 8438 section 3: SIZE may not be under the sum of what FETCH tells.
     found: MailboxStatus = await session.account_mailboxes.status(
-        name, exact=b"SIZE" in items
+        name, exact=not _SIZES.isdisjoint(items)
     )
     values = {item: write(found) for item, write in STATUS_ITEMS.items()}
     # RFC 7889 section 3.1

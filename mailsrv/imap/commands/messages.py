@@ -19,7 +19,7 @@ from mailsrv.imap.session import Session, State
 from mailsrv.mailboxes.incoming import MEMORY_OCTETS, Incoming
 from mailsrv.mailboxes.sequence import OutOfRange
 from mailsrv.mime.base64_parts import code_binary
-from mailsrv.store.values import NoSuchMailbox, OverQuota
+from mailsrv.store.values import Moved, NoSuchMailbox, OverQuota
 
 log = Logger()
 
@@ -254,20 +254,29 @@ async def move(session: Session, arguments: Transfer, *, by_uid: bool) -> bytes:
     mailbox = session.writable_mailbox
     if not uids:
         return b""
+    moved: list[Moved] = []
     try:
-        moved = await mailbox.move(uids, arguments.target)
+        await mailbox.move(uids, arguments.target, moved.append)
     except NoSuchMailbox:
         raise Refused("No such mailbox", b"TRYCREATE") from None
-    sources = [uid for part in moved for uid in part.source_uids]
-    targets = [uid for part in moved for uid in part.target_uids]
+    finally:  # of many messages some may be there when others cannot be moved
+        sources = [uid for part in moved for uid in part.source_uids]
+        if sources:
+            _tell_moved(session, arguments.target, sources, moved)
     if not sources:
         raise Refused("The messages are gone", b"EXPUNGEISSUED")
-    # RFC 6851 section 4.3: before the EXPUNGEs, which are news sent after this.
-    code = _copy_uid(moved[0].uid_validity, sources, targets)
-    _log_gone("moved", session, sources, target=arguments.target)
-    if session.has(b"UIDPLUS"):
-        session.write(b"* OK [%b] Moved.\r\n" % code)
     return b""
+
+
+def _tell_moved(
+    session: Session, target: str, sources: Sequence[int], moved: Sequence[Moved]
+) -> None:
+    """Tell COPYUID before the EXPUNGEs, which are news sent later (RFC 6851 4.3)."""
+    _log_gone("moved", session, sources, target=target)
+    if session.has(b"UIDPLUS"):
+        targets = [uid for part in moved for uid in part.target_uids]
+        code = _copy_uid(moved[0].uid_validity, sources, targets)
+        session.write(b"* OK [%b] Moved.\r\n" % code)
 
 
 def _copy_uid(
