@@ -62,6 +62,10 @@ class IdleConnections:
     def stop(self) -> None:
         """Say goodbye to all."""
         self._stopped = True
+        self.clear()
+
+    def clear(self) -> None:
+        """Say goodbye to those that wait now."""
         for name in list(self._idle):
             while (connection := self.take(name)) is not None:
                 connection.client.quit()

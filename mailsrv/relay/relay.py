@@ -78,10 +78,17 @@ class Relay:
         self._down = DownHosts(reactor.seconds)
         self._idle = IdleConnections(reactor)
         self._clients: set[SmtpClient] = set()  # that send, or are about to
+        self._settings_number = 0
         self.use(settings)
 
     def use(self, settings: RelaySettings) -> None:
-        """Take new settings for all that begins from now on."""
+        """Take new settings for all that begins from now on.
+
+        Connections that were made by the old ones serve nobody who comes now: the new
+        ones may want TLS, or another certificate.
+        """
+        self._settings_number += 1
+        self._idle.clear()
         self._routes = Routes(settings.route)
         self._hosts = HostFinder(
             self._resolver,
@@ -103,7 +110,7 @@ class Relay:
         attempt = Attempt(parcel, self._now)
         route = self._routes.find(parcel.message.reverse_path, parcel.destination)
         require_tls = "REQUIRETLS" * parcel.message.require_tls
-        name = f"{route.name} {route.tls} {require_tls}"
+        name = f"{self._settings_number} {route.name} {route.tls} {require_tls}"
         while (connection := self._idle.take(name)) is not None:
             said = await self._send(connection, name, attempt)
             if not isinstance(said, NotHere):
@@ -126,16 +133,9 @@ class Relay:
         policy = await self._policy(route, attempt.parcel)
         why = _NOBODY
         async for host in self._hosts_of(route, attempt.parcel.destination):
-            if not policy.allows(host.name):
-                text = (
-                    f"{host.name} is not a mail server that the domain's policy names"
-                )
-                said = NotHere(Reply(451, "4.7.5", text))
-            else:
-                sent = await self._to_host(host, route, policy, login, attempt, name)
-                if not isinstance(sent, NotHere):
-                    return sent
-                said = sent
+            said = await self._to_host(host, route, policy, login, attempt, name)
+            if not isinstance(said, NotHere):
+                return said
             log.info(
                 "{mx}: {reason}",
                 mx=said.peer or host.name,

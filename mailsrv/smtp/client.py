@@ -22,7 +22,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.outlet import Outlet
-from mailsrv.smtp.client_engine import LOST, TOO_SLOW, ClientEngine, Wait
+from mailsrv.smtp.client_engine import (
+    LOST,
+    NO_TLS,
+    TOO_SLOW,
+    ClientEngine,
+    Wait,
+)
 from mailsrv.smtp.outgoing import (
     Done,
     Ended,
@@ -92,6 +98,8 @@ class SmtpClient(Protocol):
     async def ready(self) -> None:
         """Wait until a message may be sent. Raises `ConnectionEnded`."""
         event = await self._next()
+        if self.engine.lacks_tls:
+            self._note(NotTrusted(NO_TLS.text, "starttls-not-supported"))
         if isinstance(event, Ended):
             kind = ConnectionEnded if self._tls_failure is None else TlsFailed
             raise kind(event.reply)
@@ -154,9 +162,7 @@ class SmtpClient(Protocol):
         self.usable = False
         if self._shaking_hands:
             why = reason.value if reason is not None else None
-            self._tls_failure = NotTrusted(_handshake_text(why))
-            self._told_lost(Reply(451, "4.7.5", self._tls_failure.text))
-            self._note(self._tls_failure)
+            self._told_lost(self._no_handshake(_handshake_text(why)))
         else:
             self._told_lost(LOST)
         if self.gone is not None:
@@ -167,13 +173,14 @@ class SmtpClient(Protocol):
         connection = self.transport.getHandle()
         assert isinstance(connection, SSL.Connection)  # noqa: S101  it is TLS now
         try:
-            self.tls = self._peer_tls.judge(connection)
+            judged = self._peer_tls.judge(connection)
         except NotTrusted as failure:
             self._tls_failure = failure
             self._note(failure)
             self._give_up(Reply(451, "4.7.5", f"TLS: {failure.text}"))
             return
-        self._note(None)
+        self.tls = judged.words
+        self._note(judged.failure)
         if self._implicit_tls:
             self.engine.tls_active = True
             self._wait_s(self.engine.timeout_s)
@@ -269,6 +276,12 @@ class SmtpClient(Protocol):
         self.resumeProducing()
         self._wake()
 
+    def _no_handshake(self, text: str) -> Reply:
+        self._shaking_hands = False
+        self._tls_failure = NotTrusted(text)
+        self._note(self._tls_failure)
+        return Reply(451, "4.7.5", text)
+
     def _note(self, failure: NotTrusted | None) -> None:
         sending_ip, receiving_ip = self._ips
         self._peer_tls.note(failure, sending_ip=sending_ip, receiving_ip=receiving_ip)
@@ -303,7 +316,11 @@ class SmtpClient(Protocol):
 
     def _timed_out(self) -> None:
         self._timer = None
-        self._give_up(TOO_SLOW)
+        if self._shaking_hands:
+            text = "TLS: the other server did not finish the handshake in time"
+            self._give_up(self._no_handshake(text))
+        else:
+            self._give_up(TOO_SLOW)
 
 
 def _handshake_text(why: BaseException | None) -> str:

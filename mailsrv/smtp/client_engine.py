@@ -108,6 +108,7 @@ class ClientEngine:
         self.extensions = Extensions()
         self.peer_name = ""  # as it calls itself in its greeting
         self.tls_active = False
+        self.lacks_tls = False  # it was wanted, and the peer has none
         self._hostname = hostname
         self._tls: Tls = tls
         self._lmtp = lmtp
@@ -283,6 +284,7 @@ class ClientEngine:
             self._events.append(StartTls())
 
     def _without_tls(self, reply: Reply) -> None:
+        self.lacks_tls = True
         if self._tls == "must":
             # Not for ever, whatever the peer says: a certificate may be renewed.
             self._end(Reply(451, "4.7.10", reply.text))

@@ -1,9 +1,10 @@
 """TLS with the servers that we send to: what they have to show, and what it came to.
 
-`PeerPolicies` says what a domain demands, `DomainPolicy` which hosts may have its mail
-and, for each, `PeerTls`: how the handshake is made and judged.
+`PeerPolicies` says what a domain demands, `DomainPolicy` whether a host may have its
+mail and, for each, `PeerTls`: how the handshake is made and judged.
 """
 
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal, Protocol
 
@@ -20,6 +21,14 @@ from mailsrv.tls.peer_certificate import NotTrusted
 Need = Literal["never", "may", "must"]
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a handshake came to."""
+
+    words: str  # version, cipher and trust
+    failure: NotTrusted | None = None  # of a policy that is only tried, for reports
+
+
 class PeerTls(Protocol):
     """How to speak TLS with one host."""
 
@@ -33,8 +42,8 @@ class PeerTls(Protocol):
     def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
         """Return what ``startTLS`` of a transport takes."""
 
-    def judge(self, connection: SSL.Connection) -> str:
-        """Return version, cipher and trust in words. Raises `NotTrusted`."""
+    def judge(self, connection: SSL.Connection) -> Judged:
+        """Look at what the peer has shown. Raises `NotTrusted`."""
 
     def note(
         self,
@@ -52,9 +61,6 @@ class DomainPolicy(Protocol):
     @property
     def text(self) -> str:
         """It in words."""
-
-    def allows(self, host: str) -> bool:
-        """Whether this MX host may have the domain's mail."""
 
     async def for_host(self, host: str, *, secure: bool) -> PeerTls:
         """Return how to speak with a host; `secure`: DNSSEC vouches for MX and address.
@@ -101,8 +107,8 @@ class Unverified:
     def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
         return Creator(self._context, host)
 
-    def judge(self, connection: SSL.Connection) -> str:
-        return f"{version_and_cipher(connection)}, not verified"
+    def judge(self, connection: SSL.Connection) -> Judged:
+        return Judged(f"{version_and_cipher(connection)}, not verified")
 
     def note(
         self,
@@ -127,14 +133,14 @@ class Verified:
     def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
         return Creator(self._context, host)
 
-    def judge(self, connection: SSL.Connection) -> str:
+    def judge(self, connection: SSL.Connection) -> Judged:
         verify = verify_ip_address if _is_ip(self._host) else verify_hostname
         try:
             verify(connection, self._host)
         except (VerificationError, CertificateError) as error:
             text = f"the certificate is not for {self._host}"
             raise NotTrusted(text, "certificate-host-mismatch") from error
-        return f"{version_and_cipher(connection)}, verified"
+        return Judged(f"{version_and_cipher(connection)}, verified")
 
     def note(
         self,
@@ -153,9 +159,6 @@ class AnyHost:
 
     def __init__(self, peer_tls: PeerTls) -> None:
         self._peer_tls = peer_tls
-
-    def allows(self, host: str) -> bool:
-        return True
 
     async def for_host(self, host: str, *, secure: bool) -> PeerTls:
         return self._peer_tls

@@ -5,7 +5,8 @@ REQUIRETLS (RFC 8689 section 4.2.1) wants a certificate that is verified, of a h
 that DNSSEC or MTA-STS vouches for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from OpenSSL import SSL
@@ -17,7 +18,14 @@ from mailsrv.settings import RelayTls, RelayTlsPolicy
 from mailsrv.tls import dane
 from mailsrv.tls.dane import TlsaRecords
 from mailsrv.tls.mta_sts import StsPolicy
-from mailsrv.tls.peer import Creator, DomainPolicy, Need, PeerTls, version_and_cipher
+from mailsrv.tls.peer import (
+    Creator,
+    DomainPolicy,
+    Judged,
+    Need,
+    PeerTls,
+    version_and_cipher,
+)
 from mailsrv.tls.peer_certificate import (
     NotTrusted,
     authorities_of,
@@ -53,17 +61,22 @@ class HostTls:
     def creator(self, host: str) -> IOpenSSLClientConnectionCreator:
         return Creator(self.context, host if self.tlsa is None else self.tlsa.base)
 
-    def judge(self, connection: SSL.Connection) -> str:
+    def judge(self, connection: SSL.Connection) -> Judged:
         said = version_and_cipher(connection)
         try:
             self._check(connection)
         except NotTrusted as failure:
             if self.verifies:
                 raise
-            return f"{said}, not verified: {failure.text}"
-        return f"{said}, verified" + (f" by {self.source}" * self.verifies)
+            # RFC 8461 section 5: what "testing" would refuse is reported.
+            tested = self.sts is not None and self.sts.mode == "testing"
+            words = f"{said}, not verified: {failure.text}"
+            return Judged(words, failure if tested else None)
+        return Judged(f"{said}, verified" + (f" by {self.source}" * self.verifies))
 
     def _check(self, connection: SSL.Connection) -> None:
+        if self.sts is not None and self.sts.mode == "testing":
+            check_named(self.host, self.sts)
         chain = shown(connection)
         if self.tlsa is not None and self.tlsa.usable:
             dane.check(chain, self.tlsa.usable, self.names)
@@ -79,6 +92,22 @@ class HostTls:
         receiving_ip: str = "",
     ) -> None:
         self.note_(self, failure, sending_ip, receiving_ip)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Count the failure that keeps us from connecting at all."""
+        try:
+            yield
+        except NotTrusted as failure:
+            self.note(failure)
+            raise
+
+
+def check_named(host: str, sts: StsPolicy) -> None:
+    """Check that a policy names the MX host (RFC 8461 4.1). Raises `NotTrusted`."""
+    if not sts.allows(host):
+        text = f"{host} is not a mail server that the domain's policy names"
+        raise NotTrusted(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +130,22 @@ class _Of:
     def _enforces(self) -> bool:
         return self.sts is not None and self.sts.mode == "enforce"
 
-    def allows(self, host: str) -> bool:
-        return self.sts is None or not self._enforces or self.sts.allows(host)
-
     async def for_host(self, host: str, *, secure: bool) -> PeerTls:
         policies, setting = self.policies, self.setting
         mode = policies.settings.mode if setting is None else setting.mode
         if setting is not None and not self.require_tls:
             return self._by_setting(host, setting)
-        if policies.settings.dane and secure:
-            records = await dane.look_up(policies.resolver, host, policies.port)
-            if records is not None:
-                names = (host, self.domain)
-                usable = bool(records.usable)
-                return self._host(
-                    host, "must", "DANE", names, verifies=usable, tlsa=records
-                )
+        by_sts = self._host(host, "must", "MTA-STS", (host,), verifies=True)
+        if self._enforces and self.sts is not None:
+            with by_sts.noted():
+                check_named(host, self.sts)
+        records = await self._tlsa(host) if policies.settings.dane and secure else None
+        if records is not None and records.usable:
+            # RFC 7672 section 3.2.2: of these names DANE-TA wants one.
+            names = tuple(dict.fromkeys((records.base, host, self.domain)))
+            return self._host(host, "must", "DANE", names, verifies=True, tlsa=records)
         if self._enforces:
-            return self._host(host, "must", "MTA-STS", (host,), verifies=True)
+            return by_sts
         if self.require_tls:
             if not secure and not (self.sts and self.sts.allows(host)):
                 text = f"nothing vouches for {host}, as REQUIRETLS wants"
@@ -126,9 +153,17 @@ class _Of:
             return self._host(host, "must", "REQUIRETLS", (host,), verifies=True)
         if mode == "verify":
             return self._host(host, "must", "setting", (host,), verifies=True)
+        if records is not None:
+            # RFC 7672 section 2.2: with none that can be used, TLS all the same.
+            return self._host(host, "must", "DANE", (host,), tlsa=records)
         need: Need = "must" if mode == "require" else "may"
         source = "setting" if need == "must" else "opportunistic"
         return self._host(host, need, source, (host,))
+
+    async def _tlsa(self, host: str) -> TlsaRecords | None:
+        policies = self.policies
+        with self._host(host, "must", "DANE", (host,)).noted():
+            return await dane.look_up(policies.resolver, host, policies.port)
 
     def _by_setting(self, host: str, setting: RelayTlsPolicy) -> PeerTls:
         needs: dict[str, Need] = {"never": "never", "opportunistic": "may"}
@@ -150,7 +185,7 @@ class _Of:
         *,
         verifies: bool = False,
         tlsa: TlsaRecords | None = None,
-    ) -> PeerTls:
+    ) -> HostTls:
         policies = self.policies
         return HostTls(
             self.domain,

@@ -350,6 +350,22 @@ class TlsTests(RelayCase):
         [answer] = await self.carry(self.to(peer))
         self.assertEqual((answer.code, answer.tls), (250, ""))
 
+    async def test_new_settings_want_new_connections(self) -> None:
+        """What was in clear under the old ones must not serve the new ones."""
+        peer = self.peer()
+        relay = self.to(peer)
+        settings = RelaySettings(private_addresses=True)
+        await self.carry(relay)
+        relay.use(settings)
+        await self.carry(relay)
+        self.assertEqual(len(peer.sessions), 2)
+        # Also what was under way when they came.
+        under_way = Deferred.fromCoroutine(self.carry(relay))
+        relay.use(settings)
+        await under_way
+        await self.carry(relay)
+        self.assertEqual((len(peer.sessions), len(peer.contents)), (3, 4))
+
 
 class RouteTests(RelayCase):
     def route(self, peer: Peer, **options: Any) -> RelayRoute:

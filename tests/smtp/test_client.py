@@ -10,11 +10,18 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.smtp.client import LINGER_S, ConnectionEnded, SmtpClient
+from mailsrv.smtp.client import (
+    HANDSHAKE_TIMEOUT_S,
+    LINGER_S,
+    ConnectionEnded,
+    SmtpClient,
+    TlsFailed,
+)
 from mailsrv.smtp.client_engine import LOST, TOO_SLOW, ClientEngine
 from mailsrv.smtp.outgoing import Done, Lacking, Outgoing, OutgoingRecipient
 from mailsrv.smtp.reply import Reply
-from mailsrv.tls.peer import Unverified, unverified_context
+from mailsrv.tls.peer import Need, Unverified, unverified_context
+from mailsrv.tls.peer_certificate import NotTrusted
 
 CONTENT = (b"Subject: x\r\n\r\n", b".one\r\n", b"two\r\n")
 EHLO = b"220 else.test ESMTP\r\n250-else.test\r\n250-PIPELINING\r\n250 SIZE 1000\r\n"
@@ -246,3 +253,73 @@ class SocketTests(SynchronousTestCase):
         self.assertEqual(self.written(), [])
         self.assertEqual(self.transport.value(), b"")
         self.assertTrue(self.transport.disconnected)
+
+
+class Counted(Unverified):
+    """TLS whose sessions are counted."""
+
+    def __init__(self, tls: Need) -> None:
+        super().__init__(tls, unverified_context())
+        self.noted: list[str] = []
+
+    def note(
+        self,
+        failure: NotTrusted | None,
+        *,
+        sending_ip: str = "",
+        receiving_ip: str = "",
+    ) -> None:
+        self.noted.append("" if failure is None else failure.result_type)
+
+
+class HandshakeTransport(StringTransport):
+    """A peer that never says a word of TLS."""
+
+    def startTLS(self, creator: object) -> None:
+        """Nothing comes back."""
+
+
+class TlsTests(SynchronousTestCase):
+    def client(self, need: Need) -> SmtpClient:
+        self.clock = Clock()
+        self.tls = Counted(need)
+        engine = ClientEngine(hostname="mail.example.test", tls=need)
+        client = SmtpClient(engine, self.clock, host="mx.else.test", tls=self.tls)
+        client.makeConnection(HandshakeTransport())
+        return client
+
+    def test_no_starttls_is_counted(self) -> None:
+        """RFC 8460 section 4.3.1, whether mail goes on without it or not."""
+        offered = b"220 else.test\r\n250-else.test\r\n250 STARTTLS\r\n454 Not now\r\n"
+        cases: tuple[tuple[Need, bytes], ...] = (
+            ("may", EHLO),
+            ("must", EHLO),
+            ("may", offered),
+        )
+        for need, said in cases:
+            client = self.client(need)
+            ready = Deferred.fromCoroutine(client.ready())
+            client.dataReceived(said)
+            if need == "must":
+                self.failureResultOf(ready, ConnectionEnded)
+            else:
+                self.successResultOf(ready)
+            self.assertEqual(self.tls.noted, ["starttls-not-supported"])
+
+    def test_nobody_wanted_tls(self) -> None:
+        client = self.client("never")
+        ready = Deferred.fromCoroutine(client.ready())
+        client.dataReceived(EHLO)
+        self.successResultOf(ready)
+        self.assertEqual(self.tls.noted, [])
+
+    def test_a_handshake_that_hangs(self) -> None:
+        """It has failed for its TLS: opportunistic mail goes on without."""
+        client = self.client("may")
+        ready = Deferred.fromCoroutine(client.ready())
+        client.dataReceived(b"220 else.test\r\n250-else.test\r\n250 STARTTLS\r\n")
+        client.dataReceived(b"220 Go\r\n")
+        self.clock.advance(HANDSHAKE_TIMEOUT_S)
+        self.failureResultOf(ready, TlsFailed)
+        client.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.tls.noted, ["validation-failure"])

@@ -80,24 +80,34 @@ class PolicyCase(SynchronousTestCase):
             note=lambda host, failure, *_: self.noted.append((host, failure)),
         )
 
-    def for_host(self, *, secure: bool = False, require_tls: bool = False) -> PeerTls:
-        async def ask() -> PeerTls:
-            policy = await self.policies().for_domain(DOMAIN, require_tls=require_tls)
-            self.allowed = policy.allows(HOST)
-            return await policy.for_host(HOST, secure=secure)
+    async def _ask(self, secure: bool, require_tls: bool) -> PeerTls:
+        policy = await self.policies().for_domain(DOMAIN, require_tls=require_tls)
+        return await policy.for_host(HOST, secure=secure)
 
-        asking = Deferred.fromCoroutine(ask())
+    def for_host(self, *, secure: bool = False, require_tls: bool = False) -> PeerTls:
+        asking = Deferred.fromCoroutine(self._ask(secure, require_tls))
         self.clock.advance(0)
         found: PeerTls = self.successResultOf(asking)
         return found
 
+    def refused(self, *, secure: bool = False, require_tls: bool = False) -> str:
+        """Why a host must not have the mail: the result type that is counted."""
+        asking = Deferred.fromCoroutine(self._ask(secure, require_tls))
+        self.clock.advance(0)
+        failure = self.failureResultOf(asking, NotTrusted).value
+        [(host, noted)] = self.noted
+        self.assertEqual((host.domain, host.host), (DOMAIN, HOST))
+        self.assertIs(noted, failure)
+        return str(failure.result_type)
+
     def judged(self, tls: PeerTls, issued: Issued) -> str:
         """What is said of a certificate, or why it is refused."""
         try:
-            said = tls.judge(handshake(issued))
+            judged = tls.judge(handshake(issued))
         except NotTrusted as failure:
             return f"refused: {failure.result_type}"
-        return said.partition(", ")[2]
+        self.found = judged.failure
+        return judged.words.partition(", ")[2]
 
     def trust(self, authority: Issued) -> RelayTlsPolicy:
         file = Path(self.mktemp())
@@ -200,13 +210,35 @@ class DaneTests(PolicyCase):
 
     def test_records_that_are_held_back(self) -> None:
         self.resolver.failing.add(f"_25._tcp.{HOST}")
+        self.assertEqual(self.refused(secure=True), "dnssec-invalid")
 
-        async def ask() -> PeerTls:
-            policy = await self.policies().for_domain(DOMAIN)
-            return await policy.for_host(HOST, secure=True)
+    def test_records_that_cannot_be_used_undo_no_other_demand(self) -> None:
+        self.tlsa(f"1 1 1 {'00' * 32}")
+        self.settings = RelayTls(mode="verify")
+        for require_tls, source in ((False, "setting"), (True, "REQUIRETLS")):
+            tls = self.for_host(secure=True, require_tls=require_tls)
+            self.assertEqual((tls.tls, tls.source), ("must", source))
+            said = self.judged(tls, issue(HOST))
+            self.assertEqual(said, "refused: certificate-not-trusted")
 
-        failure = self.failureResultOf(Deferred.fromCoroutine(ask()), NotTrusted)
-        self.assertEqual(failure.value.result_type, "dnssec-invalid")
+    def test_alias_of_a_host(self) -> None:
+        """RFC 7672 section 3.2.2: the name where the records stand counts as well."""
+        target = "mx7.provider.test"
+        self.resolver = MemoryResolver(
+            {
+                (HOST, "CNAME"): [f"{target}."],
+                (target, "A"): ["192.0.2.1"],
+            },
+            secure=[HOST, target, f"_25._tcp.{target}"],
+        )
+        root = issue(authority=True, common_name="root")
+        digest = hashlib.sha256(der(root.certificate)).hexdigest()
+        self.resolver.zones[f"_25._tcp.{target}", "TLSA"] = [f"2 0 1 {digest}"]
+        for name in (target, HOST, DOMAIN):
+            said = self.said(issue(name, by=root))
+            self.assertEqual(said, "verified by DANE", name)
+        said = self.said(issue("else.test", by=root))
+        self.assertEqual(said, "refused: certificate-host-mismatch")
 
 
 class StsTests(PolicyCase):
@@ -218,7 +250,7 @@ class StsTests(PolicyCase):
     def test_enforced(self) -> None:
         self.publish()
         tls = self.for_host()
-        self.assertEqual((tls.tls, tls.source, self.allowed), ("must", "MTA-STS", True))
+        self.assertEqual((tls.tls, tls.source), ("must", "MTA-STS"))
         self.assertEqual(
             self.https.asked, ["https://mta-sts.far.test/.well-known/mta-sts.txt"]
         )
@@ -227,13 +259,33 @@ class StsTests(PolicyCase):
 
     def test_host_that_is_not_named(self) -> None:
         self.publish(mx="mx.else.test")
-        self.for_host()
-        self.assertFalse(self.allowed)
+        self.assertEqual(self.refused(), "validation-failure")
 
-    def test_testing_changes_nothing(self) -> None:
-        self.publish("testing", mx="mx.else.test")
-        tls = self.for_host()
-        self.assertEqual((tls.tls, self.allowed), ("may", True))
+    def test_testing_changes_nothing_but_is_counted(self) -> None:
+        """RFC 8461 section 5: what would have failed is reported."""
+        for mx, found in (
+            ("mx.else.test", "validation-failure"),
+            (HOST, "certificate-not-trusted"),
+        ):
+            self.publish("testing", mx=mx, id=mx.replace(".", ""))
+            tls = self.for_host()
+            self.assertEqual(tls.tls, "may")
+            self.assertIn("not verified: ", self.judged(tls, issue(HOST)))
+            assert self.found is not None
+            self.assertEqual(self.found.result_type, found)
+
+    def test_without_a_policy_a_bad_certificate_is_no_failure(self) -> None:
+        self.judged(self.for_host(), issue(HOST))
+        self.assertIsNone(self.found)
+
+    def test_records_of_dane_that_cannot_be_used_undo_no_policy(self) -> None:
+        """RFC 8461 section 2: DANE comes first only where it can be used."""
+        self.publish()
+        self.resolver.zones[f"_25._tcp.{HOST}", "TLSA"] = [f"1 1 1 {'00' * 32}"]
+        tls = self.for_host(secure=True)
+        self.assertEqual((tls.tls, tls.source), ("must", "MTA-STS"))
+        bad = self.judged(tls, issue(HOST))
+        self.assertEqual(bad, "refused: certificate-not-trusted")
 
     def test_kept_until_the_id_changes(self) -> None:
         self.publish()
