@@ -373,8 +373,11 @@ class Queue:
             if not recipients:
                 log.warn("nobody can be told of {transaction}", transaction=message.id)
                 continue
-            own = await self._own(id, report.octets, "", recipients, Priority.REPORT)
-            entries.append(own)
+            own, to = await self._own(
+                id, report.octets, "", recipients, Priority.REPORT
+            )
+            # RFC 8689 section 5: it tells of the message, and is protected like it.
+            entries.append((replace(own, require_tls=message.require_tls), to))
             log.info(
                 "{kind} report for {transaction}",
                 kind=str(kind),

@@ -53,9 +53,11 @@ def grouped(
 def returns_whole(message: Message, kind: Kind) -> bool:
     """Whether the whole message goes back, not its header alone.
 
-    RFC 3461 section 4.3: if the sender asked for it, and only with a failure.
+    RFC 3461 section 4.3: if the sender asked for it, and only with a failure. RFC 8689
+    section 5: never of a message with REQUIRETLS.
     """
     is_asked = message.ret.upper() == "FULL" and kind is Kind.FAILED
+    is_asked = is_asked and not message.require_tls
     return is_asked and message.size_octets <= MAX_WHOLE_OCTETS
 
 

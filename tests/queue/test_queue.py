@@ -392,6 +392,25 @@ class ReportTests(QueueCase):
         self.assertIn(b"Subject: x", octets)
         self.assertEqual(rows(self.queue.database, Filter()), [])
 
+    def test_report_is_protected_as_the_message_was(self) -> None:
+        """RFC 8689 section 5: REQUIRETLS for the report as well."""
+        for require_tls in (True, False):
+            file = self.spooled(b"Subject: x\n\ntext\n")
+            sent = message(
+                file=file,
+                reverse_path="x@near.test",
+                size_octets=20,
+                require_tls=require_tls,
+            )
+            self.take(sent, [recipient("a@far.test")])
+            self.far.answer(550)
+            self.settle()
+            [(reported, _)] = self.wait(self.queue.find(Filter(), 10))
+            self.assertEqual(reported.reverse_path, "")
+            self.assertIs(reported.require_tls, require_tls)
+            self.far.answer(250)
+            self.settle()
+
     def test_report_of_a_report_is_never_made(self) -> None:
         file = self.spooled(b"Subject: x\n\ntext\n")
         sent = message(file=file, reverse_path="", size_octets=20)

@@ -1,5 +1,6 @@
 """Reports on deliveries: who gets which, and what stands in them."""
 
+from dataclasses import replace
 from email import message_from_bytes, message_from_string
 from email.header import decode_header, make_header
 from email.message import Message as Parsed
@@ -173,6 +174,8 @@ class CalledForTests(SynchronousTestCase):
         self.assertFalse(returns_whole(message(ret="HDRS"), Kind.FAILED))
         big = message(ret="FULL", size_octets=10**6)
         self.assertFalse(returns_whole(big, Kind.FAILED))
+        secret = replace(message(ret="FULL"), require_tls=True)
+        self.assertFalse(returns_whole(secret, Kind.FAILED))
 
 
 def write(
