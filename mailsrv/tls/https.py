@@ -15,6 +15,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import (
     URI,
@@ -33,6 +34,8 @@ from mailsrv.dns.resolver import DnsUnavailable, IResolver, NoSuchName
 
 CONNECT_TIMEOUT_S = 10.0
 TIMEOUT_S = 60.0  # RFC 8461 section 3.3, for all of it
+# Of an answer with its header and its TLS: Twisted has no limit for headers.
+MAX_RECEIVED = 512 * 1024
 USER_AGENT = b"mailsrv"
 
 
@@ -144,6 +147,25 @@ class _Body(Protocol):
             self.transport.loseConnection()
 
 
+class _Bounded(ProtocolWrapper):
+    """A connection that ends when the peer has said too much."""
+
+    transport: Any  # of TCP
+    _room = MAX_RECEIVED
+
+    def dataReceived(self, data: bytes) -> None:
+        self._room -= len(data)
+        if self._room < 0:
+            self.transport.abortConnection()
+        else:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted's
+
+
+class _BoundedFactory(WrappingFactory):
+    noisy = False
+    protocol = _Bounded
+
+
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
     """Makes what an Agent connects by."""
@@ -191,12 +213,14 @@ class _Endpoint:
             for ip, _ in await self.resolver.addresses(self.host)
             if self.private or ip_address(ip).is_global
         ]
+        bounded: Any = _BoundedFactory(factory)  # type: ignore[no-untyped-call]
         for number, ip in enumerate(ips, 1):
             endpoint = TCP4ClientEndpoint(  # for IPv6 as well
                 self.reactor, ip, self.port, CONNECT_TIMEOUT_S
             )
             try:
-                return await endpoint.connect(factory)
+                connected: Any = await endpoint.connect(bounded)
+                return connected.wrappedProtocol
             except ConnectError:
                 if number == len(ips):
                     raise
