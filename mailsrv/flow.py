@@ -43,6 +43,7 @@ from mailsrv.trust.dkim_keys import KEYS_FOLDER
 
 log = Logger()
 
+_RENEW_S = 3600.0  # between looks for MTA-STS policies that are a day old
 _SWEEP_S = 3600.0  # between looks for held posts that nobody has decided on
 
 
@@ -94,11 +95,19 @@ class Flow:
             reactor=reactor,
             now=time.time,
         )
+        self._sts = StsCache(
+            self._peers,
+            self._resolver,
+            https,
+            threads.peers,
+            time.time,
+            self._tls_reporting.note_policy,
+        )
         self._policies = Policies(
             settings.relay.tls,
             settings.relay.tls_policy,
             resolver=self._resolver,
-            sts=StsCache(self._peers, self._resolver, https, threads.peers, time.time),
+            sts=self._sts,
             context=unverified_context(),
             note=self._tls_reporting.note,
         )
@@ -130,7 +139,8 @@ class Flow:
         self._carriers = Carriers(local, self.lists, self._relay)
         self._control = Control(self.queue, time.time, reactor)
         self._sweep = LoopingCall(self._sweep_held)
-        self._sweep.clock = reactor
+        self._renewal = LoopingCall(self._renew_policies)
+        self._sweep.clock = self._renewal.clock = reactor
 
     def _list_carrier(
         self, settings: Settings, live: LiveDirectory, router: Router, signer: Signer
@@ -168,6 +178,7 @@ class Flow:
         await self.queue.start(self._carriers)
         self._control.start(self._data)
         self._sweep.start(_SWEEP_S, now=False)
+        self._renewal.start(_RENEW_S, now=False)
         self._tls_reporting.start()
 
     def use(self, settings: Settings) -> None:
@@ -186,8 +197,9 @@ class Flow:
 
     async def stop(self) -> None:
         """Cut what still runs, and close the rows."""
-        if self._sweep.running:
-            self._sweep.stop()
+        for loop in (self._sweep, self._renewal):
+            if loop.running:
+                loop.stop()
         await self._control.stop()
         await self._relay.stop()
         await self.queue.stop()
@@ -202,6 +214,10 @@ class Flow:
         sweeping = self._threads.read.run(self.lists.sweep)
         return sweeping.addErrback(_not_swept)
 
+    def _renew_policies(self) -> "Deferred[None]":
+        renewing = Deferred.fromCoroutine(self._sts.renew())
+        return renewing.addErrback(_not_renewed)
+
 
 def _turns(settings: Settings) -> tuple[int, int]:
     queue = settings.queue
@@ -211,3 +227,8 @@ def _turns(settings: Settings) -> tuple[int, int]:
 def _not_swept(failure: Failure) -> None:
     if not failure.check(CancelledError):  # else the server ends
         log.failure("forgetting held posts failed", failure)
+
+
+def _not_renewed(failure: Failure) -> None:
+    if not failure.check(CancelledError):  # else the server ends
+        log.failure("renewing MTA-STS policies failed", failure)

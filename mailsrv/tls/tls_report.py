@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 from mailsrv.mime.date import date_time
 from mailsrv.tls.mta_sts import StsPolicy
@@ -57,13 +58,22 @@ def policy_of(
 def failure_of(
     failure: NotTrusted, host: str, sending_ip: str, receiving_ip: str
 ) -> dict[str, str]:
-    """Describe a failure (section 4.4)."""
-    return {
+    """Describe a failure (section 4.4); without addresses if nobody was asked."""
+    details = {
         "result-type": failure.result_type,
         "sending-mta-ip": sending_ip,
         "receiving-mx-hostname": host,
         "receiving-ip": receiving_ip,
     }
+    return {name: value for name, value in details.items() if value}
+
+
+def mailbox_of(uri: str) -> str | None:
+    """Return the address in a mailto: URI (RFC 6068); None: there is none."""
+    to = unquote(uri.removeprefix("mailto:").partition("?")[0])
+    local, _, domain = to.rpartition("@")
+    plain = to.isascii() and to.isprintable() and not set(to) & set('<> "')
+    return to if plain and local and domain else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,11 @@ from mailsrv.tls.https import Https, HttpsFailed
 from mailsrv.tls.peer_certificate import NotTrusted
 from mailsrv.tls.peer_policies import HostTls
 from mailsrv.tls.peer_records import PeerRecords, Sessions, merged
+from mailsrv.tls.sts_cache import PolicyFailed
 from mailsrv.tls.tls_report import (
     TlsReport,
     failure_of,
+    mailbox_of,
     parse_record,
     policy_of,
 )
@@ -32,13 +34,19 @@ _DAY_S = 86400
 FLUSH_S = 60.0  # between writes of what was counted
 _LOOK_EVERY = 60  # flushes: once an hour for days that are over
 _KEEP_DAYS = 7
+_TRY_DAYS = 2  # days back for which reports are still sent
 
 
 class Submit(Protocol):
     """See `queue.queue.Queue.submit`."""
 
     def __call__(
-        self, octets: bytes, *, reverse_path: str, forward_paths: list[str]
+        self,
+        octets: bytes,
+        *,
+        reverse_path: str,
+        forward_paths: list[str],
+        once: str,
     ) -> Awaitable[str]: ...
 
 
@@ -68,6 +76,7 @@ class TlsReporting:
         self._submit = submit
         self._now = now
         self._counted: list[Sessions] = []
+        self._posted: set[tuple[int, str, str]] = set()  # day, domain and URI
         self._rounds = 0
         self._loop = LoopingCall(self._round)
         self._loop.clock = reactor
@@ -96,11 +105,29 @@ class TlsReporting:
         one = Sessions(day, host.domain, json.dumps(policy), text, 1)
         self._counted.append(one)
 
+    def note_policy(self, failed: PolicyFailed) -> None:
+        """Count a policy that could not be had (RFC 8460 section 4.3.2.2)."""
+        if not self.sends:
+            return
+        policy = {
+            "policy-type": "sts",
+            "policy-string": [],
+            "policy-domain": failed.domain,
+        }
+        text = json.dumps({"result-type": failed.result_type})
+        day = int(self._now() // _DAY_S)
+        one = Sessions(day, failed.domain, json.dumps(policy), text, 1)
+        self._counted.append(one)
+
     async def flush(self) -> None:
         """Write what was counted since the last time."""
-        counted, self._counted = self._counted, []
-        if counted:
-            await self._pool.run(lambda: self._records.count(merged(counted)))
+        counted, self._counted = list(merged(self._counted)), []
+        try:
+            if counted:
+                await self._pool.run(lambda: self._records.count(counted))
+        except BaseException:
+            self._counted += counted  # for the next time
+            raise
 
     def _round(self) -> "Deferred[None]":
         running = Deferred.fromCoroutine(self._flush_and_look())
@@ -117,38 +144,64 @@ class TlsReporting:
         today = int(self._now() // _DAY_S)
         due = await self._pool.run(lambda: self._records.unreported(today))
         for day, domain in due:
-            # Before it is sent: rather none than two.
-            if await self._pool.run(partial(self._records.mark, day, domain)):
-                await self._report(day, domain)
+            # What cannot be sent now goes an hour later, for a day (section 5.4).
+            if today - day > _TRY_DAYS or await self._report(day, domain):
+                await self._pool.run(partial(self._records.mark, day, domain))
+        self._posted = {one for one in self._posted if today - one[0] <= _TRY_DAYS}
         await self._pool.run(lambda: self._records.remove(today - _KEEP_DAYS))
 
-    async def _report(self, day: int, domain: str) -> None:
+    async def _report(self, day: int, domain: str) -> bool:
+        """Send a report to all who are to get it; False: some have to wait."""
         try:
-            found = await self._resolver.query(f"_smtp._tls.{domain}", "TXT")
-        except (NoSuchName, DnsUnavailable):
-            return
-        uris = parse_record(
-            [b"".join(r.strings) for r in found.records if isinstance(r, TXT)]
-        )
+            uris = await self._wanted(domain)
+        except DnsUnavailable:
+            return False
+        if not uris:
+            return True
         sessions = await self._pool.run(lambda: self._records.sessions(day, domain))
         report = TlsReport(domain, day, self._hostname, sessions)
+        sent = True
         for uri in uris:
-            await self._send(report, uri)
+            if uri.startswith("https:"):
+                sent = await self._post(report, uri) and sent
+            else:
+                sent = await self._mail(report, uri) and sent
+        return sent
 
-    async def _send(self, report: TlsReport, uri: str) -> None:
-        if uri.startswith("https:"):
-            body = BytesIO(report.compressed())
-            try:
-                await self._https.post(uri, "application/tlsrpt+gzip", body)
-            except HttpsFailed as error:
-                log.warn("no TLS report to {uri}: {reason}", uri=uri, reason=str(error))
-            return
-        sender = f"postmaster@{self._hostname}"
-        to = uri.removeprefix("mailto:").partition("?")[0]
-        if not to.isascii() or not to.isprintable() or set(to) & set("<> "):
-            return
-        octets = report.mail(sender, to, self._now())
-        await self._submit(octets, reverse_path="", forward_paths=[to])
+    async def _wanted(self, domain: str) -> tuple[str, ...]:
+        try:
+            found = await self._resolver.query(f"_smtp._tls.{domain}", "TXT")
+        except NoSuchName:
+            return ()
+        return parse_record(
+            [b"".join(r.strings) for r in found.records if isinstance(r, TXT)]
+        )
+
+    async def _post(self, report: TlsReport, uri: str) -> bool:
+        one = report.day, report.domain, uri
+        if one in self._posted:
+            return True
+        body = BytesIO(report.compressed())
+        try:
+            await self._https.post(uri, "application/tlsrpt+gzip", body)
+        except HttpsFailed as error:
+            log.warn("no TLS report to {uri}: {reason}", uri=uri, reason=str(error))
+            return False
+        self._posted.add(one)
+        return True
+
+    async def _mail(self, report: TlsReport, uri: str) -> bool:
+        to = mailbox_of(uri)
+        if to is None:
+            return True
+        octets = report.mail(f"postmaster@{self._hostname}", to, self._now())
+        once = f"tlsrpt:{report.id}:{to}"  # however often this is tried
+        try:
+            await self._submit(octets, reverse_path="", forward_paths=[to], once=once)
+        except Exception:
+            log.failure("no TLS report to {uri}", uri=uri)
+            return False
+        return True
 
 
 def _failed(failure: Failure) -> None:

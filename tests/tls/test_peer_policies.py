@@ -11,16 +11,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsrv.dns.memory import MemoryResolver
 from mailsrv.settings import RelayTls, RelayTlsPolicy
 from mailsrv.tls.https import HttpsAnswer, HttpsFailed
+from mailsrv.tls.mta_sts import StsPolicy
 from mailsrv.tls.peer import PeerTls, unverified_context
 from mailsrv.tls.peer_certificate import NotTrusted
 from mailsrv.tls.peer_policies import HostTls, Policies
 from mailsrv.tls.peer_records import PeerRecords
-from mailsrv.tls.sts_cache import StsCache
+from mailsrv.tls.sts_cache import PolicyFailed, StsCache
 from tests.inline_threads import InlineThreads
 from tests.tls.peers import Issued, handshake, issue
 
 HOST, DOMAIN = "mx.far.test", "far.test"
-POLICY = "version: STSv1\nmode: {mode}\nmx: mx.far.test\nmax_age: 1000\n"
+POLICY = "version: STSv1\nmode: {mode}\nmx: mx.far.test\nmax_age: {age}\n"
 
 
 class MemoryHttps:
@@ -29,11 +30,15 @@ class MemoryHttps:
     def __init__(self) -> None:
         self.answer: HttpsAnswer | None = None
         self.asked: list[str] = []
+        self.tls = False  # why there is no answer
+        self.held: Deferred[None] | None = None
 
     async def get(self, url: str, *, max_octets: int) -> HttpsAnswer:
         self.asked.append(url)
+        if self.held is not None:
+            await self.held
         if self.answer is None:
-            raise HttpsFailed("its host does not answer")
+            raise HttpsFailed("its host does not answer", tls=self.tls)
         return self.answer
 
 
@@ -60,17 +65,22 @@ class PolicyCase(SynchronousTestCase):
             secure=[HOST, f"_25._tcp.{HOST}"],
         )
         self.noted: list[tuple[HostTls, NotTrusted | None]] = []
+        self.failures: list[PolicyFailed] = []
         self.settings = RelayTls()
         self.single: list[RelayTlsPolicy] = []
 
-    def policies(self) -> Policies:
-        sts = StsCache(
+    def sts_cache(self) -> StsCache:
+        return StsCache(
             self.records,
             self.resolver,
             self.https,  # type: ignore[arg-type]  # of it only `get` is used
             self.threads.peers,
             self.clock.seconds,
+            self.failures.append,
         )
+
+    def policies(self) -> Policies:
+        sts = self.sts_cache()
         return Policies(
             self.settings,
             self.single,
@@ -242,8 +252,10 @@ class DaneTests(PolicyCase):
 
 
 class StsTests(PolicyCase):
-    def publish(self, mode: str = "enforce", id: str = "1", mx: str = "") -> None:
-        text = POLICY.format(mode=mode).replace("mx.far.test", mx or HOST)
+    def publish(
+        self, mode: str = "enforce", id: str = "1", mx: str = "", age: int = 1000
+    ) -> None:
+        text = POLICY.format(mode=mode, age=age).replace("mx.far.test", mx or HOST)
         self.resolver.zones["_mta-sts.far.test", "TXT"] = [f'"v=STSv1; id={id};"']
         self.https.answer = HttpsAnswer(200, "text/plain", text.encode())
 
@@ -308,9 +320,71 @@ class StsTests(PolicyCase):
         self.assertEqual(self.for_host().source, "opportunistic")
 
     def test_first_one_that_cannot_be_had(self) -> None:
+        """RFC 8460 section 4.3.2: reports say why."""
         self.publish()
-        self.https.answer = HttpsAnswer(404, "text/html", b"")
+        for answer, tls, result_type in (
+            (HttpsAnswer(404, "text/plain", b""), False, "sts-policy-fetch-error"),
+            (None, False, "sts-policy-fetch-error"),
+            (None, True, "sts-webpki-invalid"),
+            (HttpsAnswer(200, "text/html", b"x"), False, "sts-policy-invalid"),
+            (HttpsAnswer(200, "text/plain", b"x"), False, "sts-policy-invalid"),
+        ):
+            self.https.answer, self.https.tls = answer, tls
+            self.assertEqual(self.for_host().source, "opportunistic")
+            self.assertEqual(self.failures, [PolicyFailed(DOMAIN, result_type)])
+            self.failures.clear()
+
+    def policy(self, cache: StsCache) -> "Deferred[StsPolicy | None]":
+        return Deferred.fromCoroutine(cache.policy(DOMAIN))
+
+    def test_two_that_ask_meanwhile(self) -> None:
+        self.publish()
+        cache, self.https.held = self.sts_cache(), Deferred()
+        asking = [self.policy(cache), self.policy(cache)]
+        self.https.held.callback(None)
+        for one in asking:
+            found = self.successResultOf(one)
+            assert found is not None
+            self.assertEqual(found.mode, "enforce")
+        self.assertEqual(len(self.https.asked), 1)
+
+    def test_one_that_cannot_be_kept_is_not_taken_for_none(self) -> None:
+        """Who asks meanwhile must not send in clear for a disk that is full."""
+        self.publish()
+        cache, self.https.held = self.sts_cache(), Deferred()
+        asking = [self.policy(cache), self.policy(cache)]
+
+        def full(domain: str, kept: object) -> None:
+            raise OSError("full")
+
+        self.records.keep = full  # type: ignore[method-assign]
+        self.https.held.callback(None)
+        for one in asking:
+            self.failureResultOf(one, OSError)
+
+    def renew(self) -> None:
+        renewing = Deferred.fromCoroutine(self.sts_cache().renew())
+        self.successResultOf(renewing)
+
+    def test_renewed_each_day(self) -> None:
+        """RFC 8461 section 10.2: long before its end, whether there is mail or not."""
+        self.publish(age=3 * 86400)
+        self.for_host()
+        self.clock.advance(86000)
+        self.renew()
+        self.assertEqual(len(self.https.asked), 1)
+        self.clock.advance(500)
+        self.renew()
+        self.assertEqual(len(self.https.asked), 2)
+        # Its three days have begun anew.
+        self.https.answer = None
+        self.clock.advance(3 * 86400 - 10)
+        self.renew()
+        self.assertEqual(self.for_host().source, "MTA-STS")
+        self.clock.advance(20)
         self.assertEqual(self.for_host().source, "opportunistic")
+        self.renew()
+        self.assertIsNone(self.records.policy(DOMAIN))
 
     def test_switched_off(self) -> None:
         self.publish()

@@ -4,17 +4,20 @@ import gzip
 import json
 from email import message_from_bytes, policy
 from pathlib import Path
+from typing import Any
 
 from OpenSSL.crypto import X509Store
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.dns.memory import MemoryResolver
+from mailsrv.tls.https import HttpsAnswer, HttpsFailed
 from mailsrv.tls.mta_sts import StsPolicy
 from mailsrv.tls.peer import unverified_context
 from mailsrv.tls.peer_certificate import NotTrusted
 from mailsrv.tls.peer_policies import HostTls
 from mailsrv.tls.peer_records import PeerRecords
+from mailsrv.tls.sts_cache import PolicyFailed
 from mailsrv.tls.tls_report import parse_record
 from mailsrv.tls.tls_reporting import TlsReporting
 from tests.inline_threads import InlineThreads
@@ -39,6 +42,20 @@ class RecordTests(SynchronousTestCase):
             self.assertEqual(parse_record(texts), uris)
 
 
+class MemoryHttps:
+    """Takes reports."""
+
+    def __init__(self) -> None:
+        self.works = True
+        self.posted: list[str] = []
+
+    async def post(self, url: str, media_type: str, body: object) -> HttpsAnswer:
+        self.posted.append(url)
+        if not self.works:
+            raise HttpsFailed("its host does not answer")
+        return HttpsAnswer(200, "", b"")
+
+
 class ReportingTests(SynchronousTestCase):
     def setUp(self) -> None:
         threads = InlineThreads()
@@ -47,7 +64,10 @@ class ReportingTests(SynchronousTestCase):
         self.records = PeerRecords(Path(self.mktemp()))
         self.addCleanup(self.records.close)
         self.sent: list[tuple[bytes, list[str]]] = []
-        resolver = MemoryResolver(
+        self.taken: set[str] = set()
+        self.full = False
+        self.https = MemoryHttps()
+        self.resolver = MemoryResolver(
             {
                 ("_smtp._tls.far.test", "TXT"): [
                     '"v=TLSRPTv1; rua=mailto:tls@far.test"'
@@ -57,8 +77,8 @@ class ReportingTests(SynchronousTestCase):
         )
         self.reporting = TlsReporting(
             self.records,
-            resolver,
-            None,  # type: ignore[arg-type]  # nobody wants it by HTTPS
+            self.resolver,
+            self.https,  # type: ignore[arg-type]  # of it only `post` is used
             threads.peers,
             hostname="mail.example.test",
             sends=True,
@@ -68,9 +88,19 @@ class ReportingTests(SynchronousTestCase):
         )
 
     async def submit(
-        self, octets: bytes, *, reverse_path: str, forward_paths: list[str]
+        self,
+        octets: bytes,
+        *,
+        reverse_path: str,
+        forward_paths: list[str],
+        once: str,
     ) -> str:
         self.assertEqual(reverse_path, "")
+        if self.full:
+            raise OSError("full")
+        if once in self.taken:
+            return ""
+        self.taken.add(once)
         self.sent.append((octets, forward_paths))
         return "id"
 
@@ -140,6 +170,111 @@ class ReportingTests(SynchronousTestCase):
                     "failed-session-count": 2,
                 }
             ],
+        )
+
+    def wants(self, rua: str) -> None:
+        self.resolver.zones["_smtp._tls.far.test", "TXT"] = [f'"v=TLSRPTv1; rua={rua}"']
+
+    def after_a_day(self, *, advance: float = DAY_S) -> None:
+        self.note("far.test")
+        self.clock.advance(advance)
+        self.report()
+
+    def found(self) -> dict[str, Any]:
+        """The one report that was sent."""
+        [(octets, _)] = self.sent
+        _, attached = message_from_bytes(octets, policy=policy.default).iter_parts()
+        packed = attached.get_payload(decode=True)
+        assert isinstance(packed, bytes)
+        read: dict[str, Any] = json.loads(gzip.decompress(packed))
+        return read
+
+    def test_name_servers_that_do_not_answer(self) -> None:
+        """The day is not lost: they are asked again."""
+        self.resolver.failing.add("_smtp._tls.far.test")
+        self.after_a_day()
+        self.assertEqual(self.sent, [])
+        self.resolver.failing.clear()
+        self.report()
+        self.assertEqual(len(self.sent), 1)
+
+    def test_report_that_cannot_be_sent_now(self) -> None:
+        """It goes later, and those of other domains go now."""
+        self.wants("https://r.test/v1,mailto:tls@far.test")
+        self.resolver.zones["_smtp._tls.near.test", "TXT"] = [
+            '"v=TLSRPTv1; rua=https://near.test/"'
+        ]
+        self.full, self.https.works = True, False
+        self.note("near.test")
+        self.after_a_day()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(
+            sorted(self.https.posted), ["https://near.test/", "https://r.test/v1"]
+        )
+        self.https.works = True
+        self.report()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.full = False
+        self.report()
+        self.report()
+        # Each place has got it once.
+        self.assertEqual([to for _, to in self.sent], [["tls@far.test"]])
+        self.assertEqual(len(self.https.posted), 4)
+
+    def test_what_nobody_takes_for_days(self) -> None:
+        self.wants("https://r.test/v1")
+        self.https.works = False
+        self.after_a_day()
+        self.clock.advance(2 * DAY_S)
+        self.report()
+        self.assertEqual(len(self.https.posted), 1)
+
+    def test_odd_places(self) -> None:
+        """What strangers write into their DNS."""
+        self.wants("mailto:a%2Bb@far.test?x=y,mailto:,mailto:a%0Ab@far.test,mailto:c")
+        self.after_a_day()
+        self.assertEqual([to for _, to in self.sent], [["a+b@far.test"]])
+
+    def test_counts_that_cannot_be_written(self) -> None:
+        count = self.records.count
+
+        def full(sessions: object) -> None:
+            raise OSError("full")
+
+        self.records.count = full  # type: ignore[method-assign]
+        self.note("far.test")
+        self.note("far.test")
+        flushing = Deferred.fromCoroutine(self.reporting.flush())
+        self.failureResultOf(flushing, OSError)
+        self.records.count = count  # type: ignore[method-assign]
+        self.after_a_day()
+        [found] = self.found()["policies"]
+        self.assertEqual(found["summary"]["total-successful-session-count"], 3)
+
+    def test_policy_that_cannot_be_had(self) -> None:
+        self.reporting.note_policy(PolicyFailed("far.test", "sts-webpki-invalid"))
+        self.clock.advance(DAY_S)
+        self.report()
+        [found] = self.found()["policies"]
+        self.assertEqual(
+            found,
+            {
+                "policy": {
+                    "policy-type": "sts",
+                    "policy-string": [],
+                    "policy-domain": "far.test",
+                },
+                "summary": {
+                    "total-successful-session-count": 0,
+                    "total-failure-session-count": 1,
+                },
+                "failure-details": [
+                    {
+                        "result-type": "sts-webpki-invalid",
+                        "failed-session-count": 1,
+                    }
+                ],
+            },
         )
 
     def test_switched_off(self) -> None:
