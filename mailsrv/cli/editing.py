@@ -94,15 +94,31 @@ def _become(uid: int, gid: int) -> None:
     os.setuid(uid)
 
 
+def plain(text: str) -> str:
+    """Return a text without what a terminal would obey.
+
+    Strangers choose addresses, and what their servers say.
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """Return JSON that a terminal may show as well as a program may read it."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return "".join(
+        c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text
+    )
+
+
 def print_one(fields: Fields, as_json: bool, sentence: str) -> None:
     """Say what was done; for programs, what the thing is now."""
-    click.echo(json.dumps(fields, ensure_ascii=False) if as_json else sentence)
+    click.echo(json_text(fields) if as_json else sentence)
 
 
 def print_details(fields: Fields, as_json: bool) -> None:
     """Everything about one thing."""
     if as_json:
-        click.echo(json.dumps(fields, ensure_ascii=False))
+        click.echo(json_text(fields))
         return
     width = max(map(len, fields))
     for name, value in fields.items():
@@ -112,7 +128,7 @@ def print_details(fields: Fields, as_json: bool) -> None:
 def print_table(rows: Sequence[Fields], as_json: bool, nothing: str) -> None:
     """One line for each thing."""
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        click.echo(json_text(rows, indent=2))
         return
     if not rows:
         click.echo(nothing)
@@ -138,6 +154,6 @@ def _text(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case list() | tuple():
-            return ", ".join(map(str, value)) or "-"
+            return plain(", ".join(map(str, value))) or "-"
         case _:
-            return str(value)
+            return plain(str(value))

@@ -15,10 +15,12 @@ from mailsrv.cli.editing import (
     Fields,
     become_mail_user,
     json_option,
+    json_text,
     print_details,
     print_table,
+    snapshot,
 )
-from mailsrv.cli.queue_why import said_in_words
+from mailsrv.cli.queue_why import not_here, said_in_words
 from mailsrv.cli.server_call import ServerAway, ServerCall
 from mailsrv.cli.times import ago, at
 from mailsrv.queue.admin import ACTIONS, Action
@@ -47,7 +49,7 @@ def _filters(command: F) -> F:
         ("reason", "Part of what the last answer said."),
     ):
         command = click.option(f"--{name}", default="", help=help)(command)
-    states = click.Choice([State.WAITING.value, State.HELD.value])
+    states = click.Choice([state.value for state in State])
     return click.option("--state", type=states, default=None)(command)
 
 
@@ -65,13 +67,24 @@ def _opened(settings: Settings) -> Iterator[QueueDatabase]:
     if not path.exists():
         raise click.ClickException(f"there is no {path}: the server has not run yet")
     try:
-        database = QueueDatabase(path)
+        database = QueueDatabase(path, owner=False)
     except (QueueUnavailable, OSError, sqlite3.Error) as error:
         raise click.ClickException(f"cannot read {path}: {error}") from error
     try:
         yield database
+    except sqlite3.Error as error:
+        raise click.ClickException(f"cannot read {path}: {error}") from error
     finally:
         database.close()
+
+
+def _sending(settings: Settings) -> frozenset[int] | None:
+    """Return the ids of rows that are being sent to; None: the server is down."""
+    try:
+        with ServerCall(settings.data) as server:
+            return frozenset(server.ask({"do": "sending"})["rows"])
+    except ServerAway:
+        return None
 
 
 @queue_group.command("list")
@@ -83,15 +96,20 @@ def _opened(settings: Settings) -> Iterator[QueueDatabase]:
 def list_rows(
     settings: Settings, message: str, limit: int, as_json: bool, **options: Any
 ) -> None:
-    """Print recipients that mail waits for, the oldest first."""
+    """Print recipients that mail waits for, the oldest first.
+
+    With an ID or a --state also those for whom nothing is left to do, as long as
+    others of their message wait.
+    """
     wanted = _filter(message, **options)
+    settled = bool(message or wanted.state)
     with _opened(settings) as database:
-        rows = database.find(wanted, limit + 1 if limit else -1)
+        rows = database.find(wanted, limit + 1 if limit else -1, settled=settled)
     more = bool(limit) and len(rows) > limit
     rows = rows[:limit] if limit else rows
     if as_json:
         for message_, recipient in rows:
-            click.echo(json.dumps(_fields(message_, recipient), ensure_ascii=False))
+            click.echo(json_text(_fields(message_, recipient)))
         return
     now = time.time()
     print_table([_line(m, r, now) for m, r in rows], False, "nothing waits")
@@ -156,7 +174,7 @@ def show(settings: Settings, message: str, as_json: bool) -> None:
         raise click.ClickException(f"there is no message {message} in the queue")
     if as_json:
         fields = [_fields(m, r) for m, r in rows]
-        click.echo(json.dumps(fields, ensure_ascii=False, indent=2))
+        click.echo(json_text(fields, indent=2))
         return
     now, found = time.time(), rows[0][0]
     print_details(
@@ -198,11 +216,30 @@ def _details(recipient: Recipient, now: float) -> Fields:
 @config_option
 def why(settings: Settings, address: str) -> None:
     """Say in plain words why mail to or from ADDRESS has not arrived."""
+    address = address.strip("<>")
     with _opened(settings) as database:
-        rows = database.find(Filter(recipient=address.lower()), MAX_ROWS)
+        rows = _exactly(address, database.find(Filter(recipient=address), MAX_ROWS))
         if not rows:
-            rows = database.find(Filter(sender=address.lower()), MAX_ROWS)
-    click.echo(said_in_words(address, rows, settings.queue, time.time()))
+            rows = database.find(Filter(sender=address), MAX_ROWS)
+    if not rows and (words := not_here(address, snapshot(settings))):
+        click.echo(words)
+        return
+    sending = _sending(settings)
+    click.echo(said_in_words(address, rows, settings, time.time(), sending))
+
+
+def _exactly(
+    address: str, rows: list[tuple[Message, Recipient]]
+) -> list[tuple[Message, Recipient]]:
+    """Return those for the address itself, if there are any."""
+    wanted = shown(address).lower()
+    exact = [
+        (message, recipient)
+        for message, recipient in rows
+        if wanted
+        in (shown(a).lower() for a in (recipient.forward_path, recipient.original))
+    ]
+    return exact or rows
 
 
 @queue_group.command("watch")
@@ -215,10 +252,10 @@ def watch(settings: Settings, as_json: bool, **options: Any) -> None:
     with _opened(settings) as database:
         while True:
             counts = {str(state): n for state, n in database.counts().items()}
-            rows = database.find(wanted, 20)
+            rows = database.find(wanted, 20, settled=wanted.state is not None)
             if as_json:
                 shown_rows = [_fields(m, r) for m, r in rows]
-                click.echo(json.dumps({"counts": counts, "rows": shown_rows}))
+                click.echo(json_text({"counts": counts, "rows": shown_rows}))
             else:
                 click.clear()
                 now = time.time()
@@ -252,10 +289,14 @@ def _change(action: Action, help: str) -> None:
             raise click.ClickException(str(away)) from away
         if as_json:
             click.echo(json.dumps(answer))
-            return
-        click.echo(f"{action}: {answer['done']} recipients")
-        if answer["busy"]:
+        else:
+            click.echo(f"{action}: {answer['done']} recipients")
+        if answer["busy"] and not as_json:
             click.echo(f"{answer['busy']} are being sent to just now: left as they are")
+        if message and not answer["done"] and not answer["busy"]:
+            raise click.ClickException(
+                f"nothing of {message} waits for that: mailsrv queue show {message}"
+            )
 
 
 _HELP = {

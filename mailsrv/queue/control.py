@@ -87,6 +87,9 @@ class Control:
                 return {"id": await self._submit(request)}
             case "submit-all":
                 return {"ids": await self._submit_all(request)}
+            case "sending":
+                dispatcher = self._queue.dispatcher
+                return {"rows": dispatcher.sending if dispatcher else []}
             case action if action in ACTIONS:
                 wanted = _filter(request)
                 changed = await change(self._queue, action, wanted, self._now)

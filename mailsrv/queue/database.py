@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from mailsrv.accounts.addresses import InvalidAddress, canonical_domain, shown
 from mailsrv.queue.schema import MIGRATIONS
 from mailsrv.queue.values import (
     Answer,
@@ -80,13 +81,19 @@ class Filter:
 class QueueDatabase:
     """``queue.sqlite``: a connection to write and one to read, so none waits long."""
 
-    def __init__(self, path: Path) -> None:
-        path.touch(mode=0o600)
+    def __init__(self, path: Path, *, owner: bool = True) -> None:
+        """Open the file, and make it; only its `owner` makes and changes it.
+
+        Raises `QueueUnavailable`, OSError, sqlite3.Error.
+        """
+        if owner:
+            path.touch(mode=0o600)
         self._writing, self._reading = Lock(), Lock()
         self._writer = _connect(path)
-        self._writer.execute("PRAGMA journal_mode = WAL")
-        self._writer.execute("PRAGMA synchronous = FULL")
-        self._migrate(path)
+        if owner:
+            self._writer.execute("PRAGMA journal_mode = WAL")
+            self._writer.execute("PRAGMA synchronous = FULL")
+        self._migrate(path, owner=owner)
         self._reader = _connect(path)
         self._reader.execute("PRAGMA query_only = ON")
 
@@ -147,10 +154,15 @@ class QueueDatabase:
         return _message(rows[0]) if rows else None
 
     def find(
-        self, wanted: Filter, limit: int = -1, after: int = 0
+        self, wanted: Filter, limit: int = -1, after: int = 0, *, settled: bool = True
     ) -> list[tuple[Message, Recipient]]:
-        """Return what a filter means, by age; `after` the row of that id."""
+        """Return what a filter means, by age; `after` the row of that id.
+
+        `settled`: also those of which nothing is left to do.
+        """
         where, values = _where(wanted)
+        if not settled:
+            where += f" AND r.state IN ('{State.WAITING}', '{State.HELD}')"
         return self._pairs(
             f"{_SELECT_PAIRS} WHERE {where} AND r.id > ? ORDER BY r.id LIMIT ?",
             (*values, after, limit),
@@ -201,11 +213,17 @@ class QueueDatabase:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _migrate(self, path: Path) -> None:
+    def _migrate(self, path: Path, *, owner: bool) -> None:
+        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise QueueTooNew(f"{path} was written by a later version of mailsrv")
+        if version == len(MIGRATIONS):
+            return
+        if not owner:
+            raise QueueUnavailable(
+                f"{path} was written by an earlier version of mailsrv: restart it"
+            )
         with self._transaction() as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                raise QueueTooNew(f"{path} was written by a later version of mailsrv")
             for step in MIGRATIONS[version:]:
                 for statement in step.split(";"):
                     connection.execute(statement)
@@ -213,9 +231,27 @@ class QueueDatabase:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
+    # SQLite's own lower() knows ASCII alone.
+    connection.create_function("folded", 1, _folded, deterministic=True)
+    return connection
+
+
+def _folded(text: str | None) -> str:
+    """Return a text to look for parts in: of a domain both spellings."""
+    text = text or ""
+    if "xn--" in text:
+        text += f" {shown(text)}"
+    return text.lower()
+
+
+def _domain(text: str) -> str:
+    try:
+        return canonical_domain(text)
+    except InvalidAddress:
+        return text.lower()
 
 
 def _add(connection: sqlite3.Connection, entry: Entry) -> Entry | None:
@@ -300,11 +336,14 @@ def _where(wanted: Filter) -> tuple[str, list[object]]:
     """Return the condition of a filter; parts of texts are found in any case."""
     parts = [
         ("m.id = ?", wanted.message),
-        ("instr(lower(r.sender || ' ' || coalesce(m.account, '')), ?)", wanted.sender),
-        ("instr(lower(r.forward_path || ' ' || r.original), ?)", wanted.recipient),
-        ("r.destination = ?", wanted.destination),
+        ("instr(folded(r.sender) || ' ' || folded(m.account), ?)", wanted.sender),
         (
-            "instr(lower(r.code || ' ' || r.enhanced_code || ' ' || r.text), ?)",
+            "instr(folded(r.forward_path) || ' ' || folded(r.original), ?)",
+            wanted.recipient,
+        ),
+        ("r.destination = ?", _domain(wanted.destination)),
+        (
+            "instr(folded(r.code || ' ' || r.enhanced_code || ' ' || r.text), ?)",
             wanted.reason,
         ),
         ("r.state = ?", wanted.state or ""),

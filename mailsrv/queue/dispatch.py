@@ -135,6 +135,11 @@ class Dispatcher:
                 self._later(own, recipient.next_at_utc)
         self._go()
 
+    @property
+    def sending(self) -> list[int]:
+        """The ids of the rows that are being sent to just now."""
+        return sorted(self._in_flight)
+
     def claim(self, rows: Iterable[Waiting]) -> list[Waiting]:
         """Keep recipients from being sent to until they have `changed`.
 

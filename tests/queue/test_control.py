@@ -69,6 +69,13 @@ class ControlTests(QueueCase):
         self.settle()
         self.assertEqual(self.states(), {})
 
+    def test_what_is_being_sent_is_told(self) -> None:
+        self.assertEqual(self.ask({"do": "sending"}), {"rows": []})
+        self.waiting("a@far.test")
+        self.send("b@far.test")
+        [row] = rows(self.queue.database, Filter(recipient="b@far.test"))
+        self.assertEqual(self.ask({"do": "sending"}), {"rows": [row.id]})
+
     def test_drop_tells_nobody(self) -> None:
         self.waiting("a@far.test", "b@near.test")
         self.ask({"do": "drop", "where": {"destination": "far.test"}})
