@@ -134,6 +134,7 @@ class IRecipientResolver(Interface):
 
         None: not known here, the next resolver is asked and at last the directory.
         An empty sequence: nobody has this address, and the client is told so.
+        At most 1000 addresses: for more make a group or a list.
         `address` is canonical; what is returned is not resolved by plugins again.
         """
 

@@ -168,7 +168,7 @@ class Authenticator:
             for holder in self._key_holders:
                 stored = await holder.ask(partial(_keys, name), str, type(None))
                 if stored is not None and account is not None:
-                    return read_keys(stored)
+                    return _read(stored, holder.name)
         except PluginFailed as error:
             raise LoginUnavailable from error
         if account is None or account.scram_keys is None:
@@ -446,3 +446,11 @@ def _may_act_as(account: Account, authzid: str, directory: Directory) -> bool:
 
 def _whose(token: str, login: str, verifier: Any) -> Any:
     return verifier.verify(token, login)
+
+
+def _read(stored: str, plugin: str) -> Keys:
+    try:
+        return read_keys(stored)
+    except ValueError as error:
+        log.error("{plugin} gives what are no keys of SCRAM-SHA-256", plugin=plugin)
+        raise PluginFailed(plugin) from error

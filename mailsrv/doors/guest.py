@@ -5,11 +5,13 @@ The one place where a plugin's exception is handled. What comes of it is
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailsrv.doors.values import ACCEPT, Accept, Decision, Defer, Reject
 from mailsrv.interfaces import IBlocking
@@ -75,36 +77,37 @@ class Guest:
             raise PluginFailed(self.name)
         self._waiting += 1
         try:
-            answer = await self._in_time(call)
-        except _TimeOver as over:
+            outcome = await self._in_time(call)
+        finally:
+            self._waiting -= 1
+        if outcome.is_late:
             log.error(
                 "plugin {plugin} gave no answer in {timeout_s} s",
                 plugin=self.name,
                 timeout_s=self._timeout_s,
             )
-            raise PluginFailed(self.name) from over
-        except GeneratorExit:  # the server ends
-            raise
-        except BaseException as error:  # SystemExit, too, is no answer
-            log.failure("plugin {plugin} failed", plugin=self.name)
-            raise PluginFailed(self.name) from error
-        finally:
-            self._waiting -= 1
-        if not isinstance(answer, kinds):
+            raise PluginFailed(self.name)
+        if outcome.failure is not None:
+            log.failure("plugin {plugin} failed", outcome.failure, plugin=self.name)
+            raise PluginFailed(self.name) from outcome.failure.value
+        if not isinstance(outcome.answer, kinds):
             log.error(
-                "plugin {plugin} answered with a {kind}",
+                "plugin {plugin} answered with a {kind}, not with {wanted}",
                 plugin=self.name,
-                kind=type(answer).__name__,
+                kind=type(outcome.answer).__name__,
+                wanted=" or ".join(kind.__name__ for kind in kinds),
             )
             raise PluginFailed(self.name)
-        return answer
+        return outcome.answer
 
-    def _in_time(self, call: Callable[[Any], Any]) -> "Deferred[Any]":
+    def _in_time(self, call: Callable[[Any], Any]) -> "Deferred[_Outcome]":
         """Whichever comes first: the answer, or the end of its time.
 
-        Not `Deferred.addTimeout`: a coroutine may catch its cancellation and go on.
+        An exception comes as a value: a plugin's GeneratorExit would else end our own
+        coroutines, as if the server ended. Not `Deferred.addTimeout`: a coroutine may
+        catch its cancellation and go on.
         """
-        first: Deferred[Any] = Deferred()
+        first: Deferred[_Outcome] = Deferred()
         over = False
 
         def run() -> Any:
@@ -119,7 +122,8 @@ class Guest:
         def answered(result: Any) -> None:
             if not over:
                 timer.cancel()
-                first.callback(result)  # a Failure fires the errback chain
+                failed = isinstance(result, Failure)
+                first.callback(_Outcome(failure=result) if failed else _Outcome(result))
 
         def timed_out() -> None:
             nonlocal over
@@ -128,15 +132,20 @@ class Guest:
                 answering.cancel()
             except Exception:
                 log.failure("cancelling plugin {plugin} failed", plugin=self.name)
-            first.errback(_TimeOver())
+            first.callback(_Outcome(is_late=True))
 
         timer: IDelayedCall = self._clock.callLater(self._timeout_s, timed_out)
         answering.addBoth(answered)
         return first
 
 
-class _TimeOver(Exception):
-    """No answer in time."""
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of a call. Any: answers of all kinds."""
+
+    answer: Any = None
+    failure: Failure | None = None
+    is_late: bool = False  # no answer in time
 
 
 async def decide(

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import (
     Callable,
     Container,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -22,18 +21,46 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from twisted.plugin import getPlugins
 from zope.interface import implementer
 from zope.interface.interface import InterfaceClass
+from zope.interface.verify import verifyObject
 
 from mailsrv.doors.guest import Guest
-from mailsrv.interfaces import IListenerService, IPluginMaker, IPluginServices
+from mailsrv.interfaces import (
+    IChangeListener,
+    IConnectionPolicy,
+    IDeliverer,
+    IListenerService,
+    IMessagePolicy,
+    IPluginMaker,
+    IPluginServices,
+    IRecipientPolicy,
+    IRecipientResolver,
+    IScramKeys,
+    ISenderPolicy,
+    ITokenVerifier,
+    IUserDatabase,
+)
 from mailsrv.settings import PluginSettings, Settings
 from mailsrv.settings_file import Problem
 from mailsrv.threads import Reactor
 
 # By its name, since the plugins in it may import every part of the server.
 PACKAGE = "mailsrv.plugins"
+
+DOORS: Sequence[InterfaceClass] = (
+    IConnectionPolicy,
+    ISenderPolicy,
+    IRecipientPolicy,
+    IMessagePolicy,
+    IRecipientResolver,
+    IDeliverer,
+    IChangeListener,
+    IListenerService,
+    IUserDatabase,
+    IScramKeys,
+    ITokenVerifier,
+)
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -103,21 +130,32 @@ class Found:
 
 
 def find() -> Found:
-    """Look through the installed plugins. Blocking."""
+    """Look through the installed plugins. Blocking.
+
+    Every module is imported, so that it can be told what is wrong with one. That is
+    why `twisted.plugin.getPlugins` is not asked: its cache would save the imports,
+    hides what an older file holds that was put in place of a newer one, and cannot be
+    written, or read, once root is dropped, of which the log would tell at each start.
+    """
     package = import_module(PACKAGE)
-    broken = dict(_broken(package.__path__))
-    makers = sorted(getPlugins(IPluginMaker, package), key=lambda maker: maker.name)
-    names = Counter(maker.name for maker in makers)
-    twice = {name for name, count in names.items() if count > 1}
-    return Found({maker.name: maker for maker in makers}, broken, twice)
-
-
-def _broken(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for module in iter_modules(paths, f"{PACKAGE}."):
+    makers: dict[int, IPluginMaker] = {}  # once, if modules import it from others
+    broken: dict[str, str] = {}
+    for found in iter_modules(package.__path__, f"{PACKAGE}."):
         try:
-            import_module(module.name)
-        except Exception as error:
-            yield module.name, f"{type(error).__name__}: {error}"
+            module = import_module(found.name)
+            values = list(vars(module).values())
+            makers |= {id(v): v for v in values if IPluginMaker.providedBy(v)}
+        except (Exception, SystemExit) as error:
+            broken[found.name] = f"{type(error).__name__}: {_line(error)}"
+    ordered = sorted(makers.values(), key=lambda maker: maker.name)
+    names = Counter(maker.name for maker in ordered)
+    twice = {name for name, count in names.items() if count > 1}
+    return Found({maker.name: maker for maker in ordered}, broken, twice)
+
+
+def _line(error: BaseException) -> str:
+    """Return an exception's text as one line that says something."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def problems(settings: Settings, reactor: IReactorTime) -> list[Problem]:
@@ -168,14 +206,32 @@ def _unfit(
     try:
         provider = maker.build(plugin.options, services)
     except ValueError as error:
-        yield Problem(f"{key}.options", f"{error}", f"what {plugin.name} documents")
-    except Exception as error:
-        wrong = f"{plugin.name} cannot be made: {type(error).__name__}: {error}"
+        allowed = f"what {plugin.name} documents"
+        yield Problem(f"{key}.options", _line(error), allowed)
+    except (Exception, SystemExit) as error:
+        wrong = f"{plugin.name} cannot be made: {type(error).__name__}: {_line(error)}"
         yield Problem(key, wrong, "another version of it, or none")
     else:
+        yield from _misfits(key, plugin.name, provider)
         if plugin.name in listening and not IListenerService.providedBy(provider):
             wrong = f"{plugin.name} serves no port, and a [[listen]] names it"
             yield Problem(f"{key}.name", wrong, "a plugin that is a listening service")
+
+
+def _misfits(key: str, name: str, provider: object) -> Iterator[Problem]:
+    """What keeps a plugin that was made from being asked anything."""
+    doors = [door for door in DOORS if door.providedBy(provider)]
+    if not doors:
+        kind = type(provider).__name__
+        wrong = f"{name} makes a {kind}, which provides no door: it would do nothing"
+        yield Problem(key, wrong, "a plugin with @implementer and a door's interface")
+    for door in doors:
+        try:
+            verifyObject(door, provider)
+        except Exception as error:
+            wrong = f"{name} is no whole {door.__name__}: {_line(error)}"
+            yield Problem(key, wrong, "another version of it, or none")
+            return  # doors have doors in them: once is enough
 
 
 def _services(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 MAX_TEXT = 400  # RFC 5321 section 4.5.3.1.5: 512 octets for a reply line
 MAX_FIELD = 998  # RFC 5322 section 2.1.1: octets of a line
+MAX_EDIT = 64 * 1024  # octets added by one edit; a header is read up to 256 KiB
 
 _TEXT = re.compile(r"[ -~]+")
 _NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 3.6.8
@@ -116,6 +117,9 @@ class Edit:
         for name, value in self.add:
             if not _TEXT.fullmatch(value) or len(name) + len(value) + 2 > MAX_FIELD:
                 raise ValueError(f"the value of {name} is no line of ASCII text")
+        octets = sum(len(name) + len(value) + 4 for name, value in self.add)
+        if octets > MAX_EDIT:
+            raise ValueError(f"{octets} octets of header fields, more than {MAX_EDIT}")
 
 
 @dataclass(frozen=True, slots=True)

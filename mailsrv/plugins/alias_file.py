@@ -7,7 +7,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from mailsrv.accounts.addresses import InvalidAddress, parse
+from mailsrv.accounts.addresses import InvalidAddress, canonical_domain, parse
 from mailsrv.doors.plugin import Plugin
 from mailsrv.interfaces import IBlocking, IPluginServices, IRecipientResolver
 
@@ -34,8 +34,12 @@ class AliasFile:
                 raise ValueError(f"{option}: a text that has to be given")
         if not options["file"].startswith("/"):
             raise ValueError("file: an absolute path")
+        try:
+            domain = canonical_domain(options["domain"])
+        except InvalidAddress as error:
+            raise ValueError(f"domain: {options['domain']!r} is no domain") from error
         self._file = Path(options["file"])
-        self._domain = options["domain"]
+        self._domain = domain
         self._log = services.log
         self._stamp: tuple[int, int, int] | None = None
         self._aliases: Mapping[str, Sequence[str]] = {}

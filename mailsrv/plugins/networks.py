@@ -1,6 +1,6 @@
 """A connection policy by networks: who is let in, who is not."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -37,11 +37,12 @@ class Networks:
 
 
 def _networks(option: str, texts: object) -> list[IPv4Network | IPv6Network]:
-    if not isinstance(texts, Iterable) or isinstance(texts, str):
+    # A number would be a network as well: 10 is 0.0.0.10.
+    if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
         raise ValueError(f'{option}: a list such as ["192.0.2.0/24"]')
     try:
         return [ip_network(text) for text in texts]
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{option}: {error}") from error
 
 

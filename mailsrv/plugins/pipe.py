@@ -10,6 +10,7 @@ from typing import Any
 
 from zope.interface import implementer
 
+from mailsrv.accounts.addresses import InvalidAddress, parse
 from mailsrv.doors.message import MAX_READ_OCTETS, Message
 from mailsrv.doors.plugin import Plugin
 from mailsrv.interfaces import IBlocking, IDeliverer, IPluginServices
@@ -44,7 +45,9 @@ class Pipe:
             )
             if not words or not command or not command[0].startswith("/"):
                 raise ValueError(f"commands.{account}: a list that begins with a path")
-        self._commands = {account.lower(): list(c) for account, c in commands.items()}
+        self._commands = {
+            _canonical(account): list(commands[account]) for account in commands
+        }
 
     def deliver(self, message: Message, account: str) -> bool:
         command = self._commands.get(account)
@@ -73,6 +76,13 @@ class Pipe:
         if process.returncode != 0:
             raise NotTaken(f"{command[0]} ended with {process.returncode}")
         return True
+
+
+def _canonical(account: str) -> str:
+    try:
+        return parse(account).canonical
+    except InvalidAddress as error:
+        raise ValueError(f"commands.{account}: is no address of an account") from error
 
 
 def _feed(process: "subprocess.Popen[bytes]", message: Message) -> None:

@@ -22,6 +22,7 @@ from mailsrv.routing.srs import Srs, is_srs
 log = Logger()
 
 POSTMASTER = "postmaster"
+MAX_RESOLVED = 1000  # addresses in a plugin's answer: 0.1 s of the reactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +185,17 @@ class Router:
         self, address: str, addresses: Sequence[str], resolver: str
     ) -> Destination:
         """Where mail goes for which a resolver gave other addresses."""
-        found: list[Destination] = []
-        for other in addresses:
-            try:
-                found.append(await self._resolve(other))
-            except (InvalidAddress, AttributeError, TypeError) as error:
-                log.error("{plugin} gives what is no address", plugin=resolver)
-                raise PluginFailed(resolver) from error
+        if len(addresses) > MAX_RESOLVED:
+            log.error(
+                "{plugin} gives {count} addresses for one, at most {most} are taken",
+                plugin=resolver,
+                count=len(addresses),
+                most=MAX_RESOLVED,
+            )
+            raise PluginFailed(resolver)
+        found = _look_up(self._live.current, addresses, resolver)
+        if not all(isinstance(one, Local) for one in found):
+            found = _look_up(await self._live.refresh(), addresses, resolver)
         reached = _together(address, found)
         nobody = [d for d in found if isinstance(d, Unknown | Disabled)]
         if not reached:
@@ -234,6 +239,16 @@ class Router:
         if self._live.current.may_send_as(account, address):
             return True
         return (await self._live.refresh()).may_send_as(account, address)
+
+
+def _look_up(
+    directory: Directory, addresses: Sequence[str], resolver: str
+) -> list[Destination]:
+    try:
+        return [resolve(directory, address) for address in dict.fromkeys(addresses)]
+    except (InvalidAddress, AttributeError, TypeError) as error:
+        log.error("{plugin} gives what is no address", plugin=resolver)
+        raise PluginFailed(resolver) from error
 
 
 def _resolved(provider: Any, address: str) -> Any:

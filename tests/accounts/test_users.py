@@ -133,3 +133,13 @@ class UserKeysTests(UsersCase):
         asked = Deferred.fromCoroutine(self.logins.scram_keys(ANNA))
         self.failureResultOf(asked, LoginUnavailable)
         self.flushLoggedErrors(AttributeError)
+
+    def test_what_are_no_keys_is_temporary(self) -> None:
+        class Wrong(MemoryKeyUsers):
+            async def scram_keys(self, account: str) -> str | None:
+                return "x" * 100
+
+        wrong = Wrong({})
+        self.with_users(wrong, keys=(wrong,))
+        asked = Deferred.fromCoroutine(self.logins.scram_keys(ANNA))
+        self.failureResultOf(asked, LoginUnavailable)

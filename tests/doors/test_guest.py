@@ -81,6 +81,23 @@ class GuestTests(SynchronousTestCase):
         self.failureResultOf(self.ask(leave), PluginFailed)
         self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
 
+    def test_what_ends_a_generator_is_no_answer(self) -> None:
+        async def coroutine() -> int:
+            raise GeneratorExit
+
+        def value() -> int:
+            raise GeneratorExit
+
+        for answer in (coroutine, value):
+            self.failureResultOf(self.ask(answer), PluginFailed)
+        self.assertEqual(len(self.flushLoggedErrors(GeneratorExit)), 2)
+
+    def test_the_server_may_end_meanwhile(self) -> None:
+        asking = self.guest.ask(lambda _: Deferred(), int)
+        asking.send(None)
+        asking.close()
+        self.assertEqual(self.events, [])
+
     def test_no_answer_in_time(self) -> None:
         silent: Deferred[int] = Deferred()
         asked = self.ask(lambda: silent)
@@ -112,8 +129,10 @@ class GuestTests(SynchronousTestCase):
         self.failureResultOf(asked, PluginFailed)
 
     def test_an_answer_of_another_kind(self) -> None:
-        self.failureResultOf(self.ask(lambda: "2"), PluginFailed)
-        self.assert_logged("answered with a {kind}")
+        self.failureResultOf(self.ask(lambda: None, int, str), PluginFailed)
+        self.assert_logged("answered with a {kind}, not with {wanted}")
+        event = self.events[-1]
+        self.assertEqual((event["kind"], event["wanted"]), ("NoneType", "int or str"))
 
     def test_too_many_calls_at_once(self) -> None:
         waiting: list[Deferred[int]] = []

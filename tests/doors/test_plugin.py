@@ -35,6 +35,12 @@ GOOD = """
                 raise ValueError("bad: must not be there")
             if "worse" in options:
                 options["nowhere"]
+            if "worst" in options:
+                raise SystemExit("worst")
+            if "lines" in options:
+                raise ValueError("lines: one\\nand another")
+            if "silent" in options:
+                raise ValueError
 
         def connection(self, connection):
             return ACCEPT
@@ -93,7 +99,23 @@ class FindTests(InstalledCase):
         (wrong,) = found.broken.items()
         self.assertEqual(wrong[0], "mailsrv.plugins.acme_bad")
         self.assertIn("nowhere_at_all", wrong[1])
-        self.flushLoggedErrors(ImportError)
+
+    def test_a_module_that_ends_the_program(self) -> None:
+        self.install("acme_bad", "raise SystemExit('wrong version')\n")
+        told = find().broken["mailsrv.plugins.acme_bad"]
+        self.assertEqual(told, "SystemExit: wrong version")
+
+    def test_what_two_modules_have_is_one(self) -> None:
+        self.install("acme_good", GOOD)
+        self.install("acme_more", "from mailsrv.plugins.acme_good import good\n")
+        self.assertEqual(find().twice, set())
+
+    def test_nothing_is_written(self) -> None:
+        # Once root is dropped it could not be, and the log would tell at each start.
+        self.install("acme_good", GOOD)
+        find()
+        files = {file.name for file in self.folder.iterdir()} - {"__pycache__"}
+        self.assertEqual(files, {"acme_good.py"})
 
     def test_names(self) -> None:
         for name in ("", "No", "a b", "-a", "a_b", "ü"):
@@ -120,7 +142,6 @@ class ProblemsTests(InstalledCase):
         told = self.problem(PluginSettings(name="acme-bad"))
         self.assertIn("mailsrv.plugins.acme_bad cannot be imported", told)
         self.assertIn("RuntimeError: of 2019", told)
-        self.flushLoggedErrors(RuntimeError)
 
     def test_options_that_it_refuses(self) -> None:
         told = self.problem(PluginSettings(name="acme-good", options={"bad": 1}))
@@ -133,6 +154,40 @@ class ProblemsTests(InstalledCase):
     def test_one_that_cannot_be_made(self) -> None:
         told = self.problem(PluginSettings(name="acme-good", options={"worse": 1}))
         self.assertIn("plugin[1]: acme-good cannot be made: KeyError", told)
+
+    def test_one_that_ends_the_program(self) -> None:
+        told = self.problem(PluginSettings(name="acme-good", options={"worst": 1}))
+        self.assertIn("acme-good cannot be made: SystemExit: worst", told)
+
+    def test_what_it_says_is_one_line(self) -> None:
+        for option, text in (("lines", "lines: one and another"), ("silent", "Value")):
+            plugin = PluginSettings(name="acme-good", options={option: 1})
+            self.assertIn(f"plugin[1].options: {text}", self.problem(plugin))
+
+    def test_one_without_a_door(self) -> None:
+        for made, kind in (
+            ("None", "NoneType"),
+            ("Good(options, services)", "Good"),
+            ("implementer(IMessagePolicy)(Good)", "type"),
+        ):
+            source = GOOD.replace("@implementer(IConnectionPolicy, IMessagePolicy)", "")
+            source = source.replace(
+                'Plugin("acme-good", Good)',
+                f'Plugin("acme-none", lambda options, services: {made})',
+            )
+            self.install("acme_none", source)
+            told = self.problem(PluginSettings(name="acme-none"))
+            self.assertIn(f"acme-none makes a {kind}, which provides no door", told)
+            sys.modules.pop("mailsrv.plugins.acme_none")
+
+    def test_one_that_lacks_a_method(self) -> None:
+        for wrong in ("massage = connection", "message = lambda self: ACCEPT"):
+            source = GOOD.replace("message = connection", wrong)
+            self.install("acme_half", source.replace("acme-good", "acme-half"))
+            told = self.problem(PluginSettings(name="acme-half"))
+            self.assertIn("plugin[1]: acme-half is no whole IMessagePolicy", told)
+            self.assertNotIn("\n", told)
+            sys.modules.pop("mailsrv.plugins.acme_half")
 
     def test_the_same_twice(self) -> None:
         twice = [PluginSettings(name="acme-good")] * 2
@@ -190,7 +245,6 @@ class CommandTests(InstalledCase):
         result = CliRunner().invoke(main, ["plugins"])
         self.assertEqual(result.exit_code, 1)
         self.assertIn("mailsrv.plugins.acme_bad cannot be imported", result.output)
-        self.flushLoggedErrors(ImportError)
 
     def test_check_config_tells(self) -> None:
         self.folder.joinpath("data").mkdir()

@@ -26,3 +26,7 @@ class VerdictTests(SynchronousTestCase):
             self.assertRaises(ValueError, Edit, ((name, "a"),))
         for value in ("a\r\nb", "a\nb", "a\0", "ä", "x" * 1000):
             self.assertRaises(ValueError, Edit, (("X-Spam", value),))
+
+    def test_fields_do_not_hide_those_of_the_message(self) -> None:
+        Edit(add=(("X", "x" * 507),) * 128)
+        self.assertRaises(ValueError, Edit, (("X", "x" * 508),) * 128)

@@ -24,6 +24,8 @@ class AliasFileMakerTests(contracts.PluginMakerContract):
         {},
         {"file": "/etc/aliases"},
         {"file": "aliases", "domain": "example.test"},
+        {"file": "/etc/aliases", "domain": "the office"},
+        {"file": "/etc/aliases", "domain": ""},
         {"file": ["/etc/aliases"], "domain": "example.test"},
         {"file": "/etc/aliases", "domain": "example.test", "reload": True},
     )

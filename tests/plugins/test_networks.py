@@ -18,6 +18,7 @@ class NetworksMakerTests(contracts.PluginMakerContract):
         {"deny": ["192.0.2.1/24"]},
         {"allow": ["mail.example.test"]},
         {"allow": [["192.0.2.0/24"]]},
+        {"deny": [10]},
     )
 
     def provider(self) -> object:

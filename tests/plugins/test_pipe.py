@@ -17,6 +17,7 @@ class PipeMakerTests(contracts.PluginMakerContract):
         {"commands": ["/bin/true"]},
         {"commands": {ANNA: "/bin/true"}},
         {"commands": {ANNA: []}},
+        {"commands": {"anna": ["/bin/true"]}},
         {"commands": {ANNA: ["true"]}},
         {"commands": {ANNA: ["/bin/true", 1]}},
         {"commands": {ANNA: ["/bin/true"]}, "shell": True},

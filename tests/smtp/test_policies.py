@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mailsrv.accounts.database import MemoryAccountDatabase
+from mailsrv.accounts.directory import Directory
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.doors import contracts
 from mailsrv.doors.guest import Guest
@@ -23,7 +24,7 @@ from mailsrv.doors.values import (
     Verdict,
 )
 from mailsrv.interfaces import IMessagePolicy
-from mailsrv.routing.router import Router
+from mailsrv.routing.router import MAX_RESOLVED, Router
 from mailsrv.smtp.policies import OwnAddresses, Policies, RoomForMail
 from tests.doors.memory import MemoryDeliverer, MemoryPolicy, MemoryResolver
 from tests.inline_threads import InlineThreads
@@ -333,6 +334,9 @@ class ResolverTests(PluginCase):
                 "broken@example.test": ["a b"],
                 "empty@example.test": [""],
                 "odd@example.test": [3],  # type: ignore[list-item]
+                "sets@example.test": [{}],  # type: ignore[list-item]
+                "many@example.test": [BERT] * MAX_RESOLVED,
+                "endless@example.test": [BERT] * (MAX_RESOLVED + 1),
             }
         )
         guest = Guest("acme", self.resolver, 10.0, self.clock)
@@ -354,8 +358,26 @@ class ResolverTests(PluginCase):
             ("broken@example.test", 451),
             ("empty@example.test", 451),
             ("odd@example.test", 451),
+            ("sets@example.test", 451),
+            ("many@example.test", 250),
+            ("endless@example.test", 451),
         ):
             self.assertEqual(self.client.codes(rcpt(address)), [code], address)
+
+    def test_the_directory_is_read_again_once(self) -> None:
+        # Not for each of the addresses that it lacks.
+        strangers = [f"x{number}@outside.test" for number in range(100)]
+        self.resolver._addresses["all@example.test"] = strangers  # type: ignore[index]
+        read: list[object] = []
+        refresh = self.router._live.refresh
+
+        async def counted() -> Directory:
+            read.append(1)
+            return await refresh()
+
+        self.patch(self.router._live, "refresh", counted)
+        self.assertEqual(self.client.codes(rcpt("all@example.test")), [250])
+        self.assertEqual(len(read), 1)
 
     def test_each_account_once(self) -> None:
         self.client.send(rcpt("support@example.test") + b"DATA\r\n")
