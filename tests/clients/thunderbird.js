@@ -11,6 +11,7 @@ const { setTimeout } = ChromeUtils.importESModule(
 );
 
 const Flags = Ci.nsMsgFolderFlags;
+const KEPT = Ci.nsMsgMessageFlags.Offline;
 const SPECIAL = {
   Inbox: Flags.Inbox,
   Drafts: Flags.Drafts,
@@ -150,20 +151,28 @@ const actions = {
     setTimeout(() => Services.startup.quit(Ci.nsIAppStartup.eForceQuit), 100);
   },
 
-  // As the menu does: what is there can be read without the server.
+  // As the menu does, again and again until all that is there is kept: on a busy
+  // machine one round was seen to pass a message over.
   async download({ folder }) {
     const where = folderOf(folder);
     where.setFlag(Flags.Offline);
-    await new Promise(resolve =>
-      where.downloadAllForOffline(
-        {
-          QueryInterface: ChromeUtils.generateQI(["nsIUrlListener"]),
-          OnStartRunningUrl() {},
-          OnStopRunningUrl: resolve,
-        },
-        null
-      )
-    );
+    const kept = () =>
+      [...where.messages].every(message => message.flags & KEPT);
+    for (let asked = 0; asked < 10 && !kept(); asked++) {
+      await new Promise(resolve =>
+        where.downloadAllForOffline(
+          {
+            QueryInterface: ChromeUtils.generateQI(["nsIUrlListener"]),
+            OnStartRunningUrl() {},
+            OnStopRunningUrl: resolve,
+          },
+          null
+        )
+      );
+      await until("all kept", kept, 3).catch(console.log);
+    }
+    await until("all kept", kept, 0);
+    where.msgDatabase.commit(Ci.nsMsgDBCommitType.kLargeCommit);
   },
 
   folders() {
