@@ -19,6 +19,7 @@ from mailsrv.lists.posting import Distributor
 from mailsrv.lists.tokens import Tokens
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.queue.addressing import Addressing
+from mailsrv.queue.alias import AliasCarrier
 from mailsrv.queue.control import Control
 from mailsrv.queue.dispatch import Carriers
 from mailsrv.queue.local import LocalCarrier
@@ -136,7 +137,8 @@ class Flow:
             reading=threads.read,
             now=time.time,
         )
-        self._carriers = Carriers(local, self.lists, self._relay)
+        alias = AliasCarrier(time.time)
+        self._carriers = Carriers(local, self.lists, self._relay, alias)
         self._control = Control(self.queue, time.time, reactor)
         self._sweep = LoopingCall(self._sweep_held)
         self._renewal = LoopingCall(self._renew_policies)

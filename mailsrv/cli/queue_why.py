@@ -9,7 +9,7 @@ from mailsrv.cli.editing import plain
 from mailsrv.cli.times import ago, at
 from mailsrv.queue.report_text import Kind, reason, said
 from mailsrv.queue.reports import called_for
-from mailsrv.queue.values import LIST, LOCAL, Message, Recipient, Result, State
+from mailsrv.queue.values import ALIAS, LIST, LOCAL, Message, Recipient, Result, State
 from mailsrv.relay.routes import Routes
 from mailsrv.routing.router import Disabled, Unknown, resolve
 from mailsrv.settings import Settings
@@ -143,6 +143,8 @@ def _place(message: Message, recipient: Recipient, settings: Settings) -> str:
         return "the mailbox"
     if destination == LIST:
         return "the list"
+    if destination == ALIAS:
+        return "its members"
     routes = Routes(settings.relay.route)
     target = routes.find(message.reverse_path, destination).target
     if target.path:

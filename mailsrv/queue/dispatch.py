@@ -20,6 +20,7 @@ from mailsrv.queue.settling import reached, same_for_all
 from mailsrv.queue.spool import Spool
 from mailsrv.queue.turns import Turns
 from mailsrv.queue.values import (
+    ALIAS,
     LIST,
     LOCAL,
     Entry,
@@ -45,11 +46,11 @@ class Carriers:
     local: Carrier
     list_: Carrier
     relay: Carrier
+    alias: Carrier
 
     def of(self, destination: str) -> Carrier:
-        if destination == LOCAL:
-            return self.local
-        return self.list_ if destination == LIST else self.relay
+        here = {LOCAL: self.local, LIST: self.list_, ALIAS: self.alias}
+        return here.get(destination, self.relay)
 
 
 Settle = Callable[[Parcel, Outcome], Awaitable[Sequence[Result]]]

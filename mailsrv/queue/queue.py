@@ -278,7 +278,6 @@ class Queue:
         """Put a message of our own into the spool, signed."""
         octets = octets.replace(b"\r\n", b"\n")
         header = octets[: octets.find(b"\n\n") + 1]
-        paths = [reverse_path, *(r.forward_path for r in recipients)]
         delivered = await self._mail_store.deliver(octets, self.spool)
         message = Message(
             id,
@@ -289,7 +288,7 @@ class Queue:
             priority,
             delivered.size_octets,
             eight_bit=not octets.isascii(),
-            smtputf8=not header.isascii() or not all(map(str.isascii, paths)),
+            smtputf8=not (header.isascii() and reverse_path.isascii()),
             once=once,
         )
         message = await self._threads.read.run(lambda: self._signed(message))

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     DELAYED = "delayed"
     DELIVERED = "delivered"
     RELAYED = "relayed"  # to a server that will not tell us more
+    EXPANDED = "expanded"  # an alias, to its members
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,14 @@ SUBJECTS = {
     Kind.DELAYED: "Not delivered yet",
     Kind.DELIVERED: "Delivered",
     Kind.RELAYED: "Passed on",
+    Kind.EXPANDED: "Passed on",
 }
 _BEGINNINGS = {
     Kind.FAILED: "Your message has not been delivered to",
     Kind.DELAYED: "Your message has not been delivered yet to",
     Kind.DELIVERED: "Your message has been delivered to",
     Kind.RELAYED: "Your message has been handed over, on its way to",
+    Kind.EXPANDED: "Your message has been passed on to all who are behind",
 }
 _ENDS = {
     Kind.FAILED: "No further attempt will be made. If the message still matters, send"
@@ -57,6 +60,8 @@ _ENDS = {
     Kind.RELAYED: "You get this confirmation because it was asked for when the message"
     " was sent. The next server on the way does not confirm deliveries, so there will"
     " be no further confirmation. If it fails later, you should be told.",
+    Kind.EXPANDED: "You get this confirmation because it was asked for when the message"
+    " was sent. There is none for each person behind the address.",
 }
 
 # By subject and detail of the enhanced code (RFC 3463, RFC 7372 and others of its

@@ -4,6 +4,7 @@ Who asked for what: RFC 3461. With addresses or headers of more than ASCII: RFC 
 What comes from peers and clients is never trusted to be well formed, nor short.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from mailsrv.queue import report_parts, report_text
 from mailsrv.queue.report_parts import MAX_WHOLE_OCTETS, Original
 from mailsrv.queue.report_text import SUBJECTS, Fate, Kind
 from mailsrv.queue.values import (
+    ALIAS,
     LIST,
     LOCAL,
     Answer,
@@ -22,6 +24,7 @@ from mailsrv.queue.values import (
     State,
 )
 
+_UNSAFE = re.compile("[^A-Za-z0-9.]+")
 _DEFAULT_NOTIFY = "FAILURE,DELAY"  # RFC 3461 section 4.1 leaves DELAY to us
 _ASKED_BY = {Kind.FAILED: "FAILURE", Kind.DELAYED: "DELAY"}  # others: SUCCESS
 
@@ -68,6 +71,8 @@ def _kind(result: Result) -> Kind | None:
         return Kind.DELAYED
     if result.state is not State.DELIVERED:
         return None
+    if result.recipient.destination == ALIAS:
+        return Kind.EXPANDED  # RFC 3461 section 5.2.7.3
     if result.answer is not None and result.answer.relayed:
         return Kind.RELAYED
     # RFC 3461 section 5.2.7.1: to a list is delivered. A peer that knows DSN reports
@@ -181,7 +186,9 @@ class Reporter:
         near = (told, recipient.original, recipient.forward_path)
         domains = [address.rpartition("@")[2] for address in near]
         domain = next(filter(self.is_own, domains), self.hostname)
-        own = f"{message.id}.{recipient.id}.{int(now_utc)}.{kind}@{self.hostname}"
+        # An id may hold a list's address.
+        id = _UNSAFE.sub("-", message.id)
+        own = f"{id}.{recipient.id}.{int(now_utc)}.{kind}@{self.hostname}"
         subject = f"{SUBJECTS[kind]}: {original.subject}".rstrip(": ")
         fields = [
             f"Date: {date_time(now_utc)}",

@@ -5,6 +5,7 @@ from enum import IntEnum, StrEnum
 
 LOCAL = "local"  # the destination of what goes into mailboxes here
 LIST = "list"  # of what goes to a list's members
+ALIAS = "alias"  # of one of several members, who have rows of their own
 
 
 class Priority(IntEnum):
@@ -62,7 +63,7 @@ class Message:
     skip_octets: int = 0  # of the file: the Return-Path, which is not sent on
     prefix: bytes = field(default=b"", repr=False)  # header fields put on top
     eight_bit: bool = False
-    smtputf8: bool = False
+    smtputf8: bool = False  # the header or the reverse-path is not ASCII
     require_tls: bool = False  # RFC 8689
     ret: str = ""  # RFC 3461 sections 4.3 and 4.4
     envid: str = ""

@@ -35,6 +35,7 @@ class Attempt:
 
     def outgoing(self) -> Outgoing:
         parcel, message = self.parcel, self.parcel.message
+        paths = [parcel.reverse_path, *(r.forward_path for r in parcel.recipients)]
         return Outgoing(
             parcel.reverse_path,
             tuple(
@@ -43,7 +44,7 @@ class Attempt:
             ),
             parcel.content.octets(parcel.recipients[0]),
             message.eight_bit,
-            message.smtputf8,
+            message.smtputf8 or not all(map(str.isascii, paths)),
             message.ret,
             message.envid,
             message.require_tls,

@@ -37,6 +37,10 @@ class Local:
     def __bool__(self) -> bool:
         return bool(self.accounts or self.outside or self.lists)
 
+    @property
+    def is_several(self) -> bool:
+        return len(self.accounts) + len(self.outside) + len(self.lists) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Outside:

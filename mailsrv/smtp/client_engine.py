@@ -435,14 +435,20 @@ class ClientEngine:
             words.append("REQUIRETLS")
         if "DSN" in self.extensions:
             words += [f"RET={outgoing.ret}"] if outgoing.ret else []
-            words += [f"ENVID={outgoing.envid}"] if outgoing.envid else []
+            # Of no client that keeps to RFC 3461 section 4.4 it is more than ASCII.
+            sound = outgoing.smtputf8 or outgoing.envid.isascii()
+            words += [f"ENVID={outgoing.envid}"] if outgoing.envid and sound else []
         return " ".join(words)
 
     def _rcpt(self, recipient: OutgoingRecipient) -> str:
+        orcpt = recipient.orcpt
+        if not self._running().outgoing.smtputf8:
+            # RFC 6533 section 3: utf-8-addr-xtext.
+            orcpt = "".join(c if c.isascii() else f"\\x{{{ord(c):02X}}}" for c in orcpt)
         words = [f"RCPT TO:<{recipient.forward_path}>"]
         if "DSN" in self.extensions:
             words += [f"NOTIFY={recipient.notify}"] if recipient.notify else []
-            words += [f"ORCPT={recipient.orcpt}"] if recipient.orcpt else []
+            words += [f"ORCPT={orcpt}"] if orcpt else []
         return " ".join(words)
 
 

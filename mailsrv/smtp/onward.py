@@ -4,12 +4,12 @@ Addresses elsewhere, mailing lists, accounts whose copy failed for now, and thos
 which the sender wants to hear that it has arrived. Makes the queue's rows; pure.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailsrv.accounts.directory import Account
 from mailsrv.queue.addressing import domain_of
 from mailsrv.queue.values import (
+    ALIAS,
     LIST,
     LOCAL,
     Message,
@@ -42,6 +42,18 @@ class Onward:
     def outside(self, rcpt: Rcpt, address: str) -> None:
         """Add an address that the sender has named."""
         self._add(rcpt, address, domain_of(address))
+
+    def expanded(self, rcpt: Rcpt, address: str) -> Rcpt:
+        """Note that an address of ours leads to several; return RCPT for these.
+
+        RFC 3461 section 5.2.7.3 (b): their success is not reported, but that of this.
+        """
+        words = rcpt.notify.split(",")
+        if "SUCCESS" not in words:
+            return rcpt
+        self._add(replace(rcpt, forward_path=address), address, ALIAS)
+        words.remove("SUCCESS")
+        return replace(rcpt, notify=",".join(words) or "NEVER")
 
     def forwarded(self, rcpt: Rcpt, local: Local, reverse_path: str | None) -> None:
         """Add what an address of ours leads to; `reverse_path`: for elsewhere."""
@@ -87,7 +99,6 @@ def message(
     at_utc: float,
     priority: Priority,
     eight_bit: bool,
-    recipients: Iterable[Recipient],
 ) -> Message:
     """Return the queue's message for a file of the spool.
 
@@ -95,8 +106,8 @@ def message(
     one with that header.
     """
     return_path_octets = header.index(b"\r\n") + 2
-    addresses = [mail.reverse_path, *(r.forward_path for r in recipients)]
-    ascii_only = header.isascii() and all(map(str.isascii, addresses))
+    # What of the recipients' addresses needs it is seen when it goes to them.
+    ascii_only = header.isascii() and mail.reverse_path.isascii()
     return Message(
         id,
         file,

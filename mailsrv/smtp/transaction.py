@@ -235,6 +235,8 @@ class Transaction:
 
     def _add(self, rcpt: Rcpt, destination: Local | Outside) -> None:
         self.recipients.append(rcpt.forward_path)
+        if isinstance(destination, Local) and destination.is_several:
+            rcpt = self._onward.expanded(rcpt, destination.address)
         self._rcpts.append((rcpt, destination))
         if isinstance(destination, Outside):
             self._onward.outside(rcpt, destination.address)
@@ -336,7 +338,6 @@ class Transaction:
             at_utc=self._onward.at_utc,
             priority=self._priority,
             eight_bit=self._eight_bit,
-            recipients=recipients,
         )
         await queue.take(message, recipients, sign=self._submission)
 

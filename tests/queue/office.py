@@ -12,6 +12,7 @@ from mailsrv.accounts import edits
 from mailsrv.accounts.database import MemoryAccountDatabase
 from mailsrv.accounts.live import LiveDirectory
 from mailsrv.mailboxes.store import MailStore
+from mailsrv.queue.alias import AliasCarrier
 from mailsrv.queue.carrying import Outcome, Parcel
 from mailsrv.queue.dispatch import Carriers
 from mailsrv.queue.local import LocalCarrier
@@ -120,7 +121,8 @@ class QueueCase(SynchronousTestCase):
             reading=self.threads.read,
             now=self.clock.seconds,
         )
-        self.wait(self.queue.start(Carriers(local, self.lists, self.far)))
+        alias = AliasCarrier(self.clock.seconds)
+        self.wait(self.queue.start(Carriers(local, self.lists, self.far, alias)))
 
     def sign(self, header: bytes, body: Iterable[bytes]) -> bytes:
         self.signed = header + b"\r\n" + b"".join(body)

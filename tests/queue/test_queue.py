@@ -11,7 +11,7 @@ from mailsrv.queue.admin import change
 from mailsrv.queue.carrying import Outcome
 from mailsrv.queue.database import Filter
 from mailsrv.queue.queue import QueueInUse
-from mailsrv.queue.values import Answer, Message, Priority, State
+from mailsrv.queue.values import ALIAS, Answer, Message, Priority, State
 from mailsrv.store.values import DeliveryFailed, LockHeld
 from tests.queue.office import ANNA, QueueCase
 from tests.queue.values import message, recipient, rows
@@ -437,6 +437,27 @@ class ReportTests(QueueCase):
             if b"Action:" in line
         )
         self.assertEqual(actions, [b"Action: delayed", b"Action: failed"])
+
+    def test_alias_of_several(self) -> None:
+        """Its sender hears that it went on to the members, once."""
+        file = self.spooled(b"Subject: x\n\ntext\n")
+        alias = recipient(
+            "all@example.test", destination=ALIAS, notify="SUCCESS", orcpt="rfc822;a@x"
+        )
+        self.take(message(file=file, size_octets=20), [alias, recipient("a@far.test")])
+        [octets] = self.mails()
+        for field in (
+            b"\nAction: expanded\n",
+            b"\nStatus: 2.0.0\n",
+            b"\nFinal-Recipient: rfc822; all@example.test\n",
+            b"\nOriginal-Recipient: rfc822; a@x\n",
+        ):
+            self.assertIn(field, octets)
+        self.assertNotIn(b"a@far.test", octets)
+        self.far.answer(250)
+        self.settle()
+        self.assertEqual(len(self.mails()), 1)
+        self.assertEqual(rows(self.queue.database, Filter()), [])
 
     def test_verp_address_is_told(self) -> None:
         file = self.spooled(b"Subject: x\n\ntext\n")

@@ -178,6 +178,15 @@ class DirectTests(RelayCase):
             "RCPT TO:<bert@far.test> NOTIFY=SUCCESS ORCPT=rfc822;b", peer.lines
         )
 
+    async def test_only_who_needs_smtputf8_asks_for_it(self) -> None:
+        peer = self.peer()
+        relay = self.to(peer)
+        [answer] = await self.carry(relay, "\u00e4@far.test")
+        self.assertEqual(answer.enhanced_code, "5.6.7")
+        [answer] = await self.carry(relay, "a@far.test")
+        self.assertEqual(answer.code, 250)
+        self.assertIn("MAIL FROM:<anna@example.test>", peer.lines)
+
     async def test_peer_without_dsn(self) -> None:
         [answer] = await self.carry(self.to(self.peer(EHLO="250 peer.test")))
         self.assertEqual((answer.code, answer.relayed), (250, True))

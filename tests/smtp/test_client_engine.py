@@ -295,6 +295,18 @@ class TransactionTests(SynchronousTestCase):
             "RCPT TO:<ö@else.test> NOTIFY=NEVER ORCPT=utf-8;x\r\n",
         )
 
+    def test_parameters_have_no_more_than_ascii_without_smtputf8(self) -> None:
+        driver = Driver("DSN")
+        driver.said()
+        to = OutgoingRecipient("o@else.test", "", "utf-8;\u00f6\U0001f600@x.test")
+        driver.engine.begin(Outgoing("", (to,), 9, False, False, "", "\u00f6"))
+        driver.hears(b"250 Ok\r\n")
+        self.assertEqual(
+            driver.said(),
+            b"MAIL FROM:<>\r\n"
+            b"RCPT TO:<o@else.test> ORCPT=utf-8;\\x{F6}\\x{1F600}@x.test\r\n",
+        )
+
     def test_too_many_recipients(self) -> None:
         driver = Driver("PIPELINING").begins("b@else.test", "c@else.test")
         driver.hears(b"250 Ok\r\n250 Ok\r\n552 Enough\r\n354 Go\r\n250 Ok\r\n")

@@ -751,6 +751,58 @@ class QueueTests(OfficeCase):
         [stored] = self.store.messages
         self.assertEqual(list(stored.targets), [self.queue.spool])
 
+    def test_success_of_an_alias_of_several(self) -> None:
+        """RFC 3461 section 5.2.7.3: one report, and none for each member."""
+        members = [ANNA, "a@else.test"]
+        self.database.edit(
+            lambda d: edits.add_alias(d, "several@example.test", members)
+        )
+        for asked, left in (
+            (b"SUCCESS", "NEVER"),
+            (b"DELAY,SUCCESS,FAILURE", "DELAY,FAILURE"),
+        ):
+            codes = self.mx().codes(
+                MAIL
+                + b"RCPT TO:<several@example.test> NOTIFY=%b ORCPT=rfc822;all@x\r\n"
+                % asked
+                + b"DATA\r\n\r\n.\r\n"
+            )
+            self.assertEqual(codes, [250, 250, 354, 250])
+            rows = {r.destination: r for r in self.queue.taken[-1][1]}
+            self.assertEqual(set(rows), {"alias", "else.test"})
+            self.assertEqual(
+                (rows["alias"].forward_path, rows["alias"].notify),
+                ("several@example.test", asked.decode()),
+            )
+            self.assertEqual(rows["else.test"].notify, left)
+            self.assertEqual({r.orcpt for r in rows.values()}, {"rfc822;all@x"})
+            # Anna gets hers at once: nobody is to hear of it.
+            folders = {t.folder for t in self.store.messages[-1].targets}
+            self.assertEqual(folders, {ANNA, self.queue.spool.folder})
+
+    def test_success_of_an_alias_of_one(self) -> None:
+        self.database.edit(
+            lambda d: edits.add_alias(d, "one@example.test", ["a@else.test"])
+        )
+        self.mx().codes(
+            MAIL
+            + b"RCPT TO:<one@example.test> NOTIFY=SUCCESS\r\n"
+            + b"DATA\r\n\r\n.\r\n"
+        )
+        [(_, [row], _)] = self.queue.taken
+        self.assertEqual((row.destination, row.notify), ("else.test", "SUCCESS"))
+
+    def test_who_needs_no_smtputf8_has_no_need_of_it_for_others(self) -> None:
+        members = ["a@else.test"]
+        self.database.edit(lambda d: edits.add_alias(d, "\u00e4@example.test", members))
+        self.mx().codes(
+            "MAIL FROM:<c@else.test> SMTPUTF8\r\n"
+            "RCPT TO:<\u00e4@example.test>\r\nRCPT TO:<anna@example.test>\r\n"
+            "DATA\r\n\r\n.\r\n".encode()
+        )
+        [(message, _, _)] = self.queue.taken
+        self.assertFalse(message.smtputf8)
+
     def test_priority(self) -> None:
         self.database.edit(
             lambda d: edits.add_alias(d, "far@example.test", ["a@else.test"])
