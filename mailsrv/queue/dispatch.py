@@ -36,6 +36,8 @@ log = Logger()
 _IN_MEMORY = 2000  # rows that are kept as they come in
 _AT_A_TIME = 500  # lanes that are looked at in one turn of the reactor
 _LOST_S = 60.0  # until a bug or a locked file has another chance
+_LOOK_S = 60.0  # at the wall clock, at least
+_LEAST_LATEST_S = 3600.0
 _BUG = "An error of this server"
 
 
@@ -68,15 +70,18 @@ class Dispatcher:
         settle: Settle,
         turns: Turns,
         *,
+        longest_s: Callable[[], float],
         reading: Pool,
         reactor: IReactorTime,
         now: Callable[[], float],
     ) -> None:
+        """`longest_s`: for how long somebody waits at most until the next attempt."""
         self._database = database
         self._spool = spool
         self._carriers = carriers
         self._settle = settle
         self._turns = turns
+        self._longest_s = longest_s
         self._reading = reading
         self._reactor = reactor
         self._now = now
@@ -88,6 +93,7 @@ class Dispatcher:
         self._entered = 0
         self._timer: IDelayedCall | None = None
         self._timer_at = 0.0
+        self._looked_at_utc = now()
         self._running = False
         self._idle: list[Deferred[None]] = []
 
@@ -188,9 +194,18 @@ class Dispatcher:
     def _later(self, lane: Lane, at_utc: float) -> None:
         """Come back to a lane at a time."""
         state = self._state(lane)
+        at_utc = min(at_utc, self._latest_utc())
         if state.later(at_utc):
             self._entered += 1  # lanes need not be compared
             heapq.heappush(self._times, (at_utc, self._entered, lane))
+
+    def _latest_utc(self) -> float:
+        return self._now() + max(self._longest_s(), _LEAST_LATEST_S)
+
+    def _clock_was_set_back(self) -> None:
+        for lane, state in list(self._lanes.items()):
+            if state.more_at_utc is not None:
+                self._later(lane, state.more_at_utc)
 
     def _release(self, ids: set[int]) -> None:
         for lane, state in list(self._lanes.items()):
@@ -210,6 +225,9 @@ class Dispatcher:
         if not self._running:
             return
         now = self._now()
+        if now < self._looked_at_utc - _LOOK_S:
+            self._clock_was_set_back()
+        self._looked_at_utc = now
         for _ in range(_AT_A_TIME):
             if not self._times or self._times[0][0] > now:
                 break
@@ -231,7 +249,10 @@ class Dispatcher:
             self._timer = None
             return
         self._timer_at = at
-        self._timer = self._reactor.callLater(max(0.0, at - now), self._go)
+        # The wall clock may be set, or the machine sleep: the reactor knows nothing.
+        self._timer = self._reactor.callLater(
+            min(max(0.0, at - now), _LOOK_S), self._go
+        )
 
     async def _serve(self, lane: Lane, route: str) -> None:
         """Use a slot for one attempt."""
@@ -300,7 +321,12 @@ class Dispatcher:
             state.loading = False
             raise
         before = len(state.rows)  # others may have come meanwhile
-        state.loaded(rows, all_=len(rows) < limit, now_utc=self._now())
+        state.loaded(
+            rows,
+            all_=len(rows) < limit,
+            now_utc=self._now(),
+            latest_utc=self._latest_utc(),
+        )
         self._rows += len(state.rows) - before
         if (at := state.more_at_utc) is not None:
             state.more_at_utc = None

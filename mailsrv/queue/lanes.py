@@ -56,17 +56,21 @@ class LaneState:
             self.rows.append(row)
             self.claimed.add(row[1].id)
 
-    def loaded(self, rows: Sequence[Waiting], *, all_: bool, now_utc: float) -> None:
+    def loaded(
+        self, rows: Sequence[Waiting], *, all_: bool, now_utc: float, latest_utc: float
+    ) -> None:
         """Take what the database has, in the order of its times.
 
-        `all_`: it has nothing else.
+        `all_`: it has nothing else. What is to wait until after `latest_utc` is due:
+        the clock went ahead when that was written.
         """
         settled, self.settled = self.settled, set()
         self.loading = False
         for message, recipient in rows:
             if recipient.id in self.claimed or recipient.id in settled:
                 continue
-            if (at := recipient.next_at_utc) is not None and at > now_utc:
+            at = recipient.next_at_utc
+            if at is not None and now_utc < at <= latest_utc:
                 self.later(at)
                 return
             self.add([(message, recipient)])

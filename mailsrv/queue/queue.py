@@ -104,6 +104,7 @@ class Queue:
             carriers,
             self._settle,
             self.turns,
+            longest_s=lambda: self.rules.schedule.longest_s,
             reading=self._threads.read,
             reactor=self._reactor,
             now=self._now,

@@ -30,6 +30,11 @@ class Schedule:
         pause_s *= 1 - JITTER + 2 * JITTER * chance
         return min(now_utc + pause_s, ends_at)
 
+    @property
+    def longest_s(self) -> float:
+        """The longest pause that there can be."""
+        return max(self.pauses_s) * (1 + JITTER)
+
     def ends_at_utc(self, arrived_at_utc: float) -> float:
         """Return when the time of a message is over."""
         return arrived_at_utc + self.lifetime_s

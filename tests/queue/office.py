@@ -73,6 +73,7 @@ class QueueCase(SynchronousTestCase):
         self.threads = InlineThreads()
         self.clock = self.threads.clock
         self.clock.rightNow = 1_800_000_000.0
+        self.wrong_s = 0.0  # so much does the wall clock go ahead
         self.data = Path(self.mktemp()).absolute()
         self.data.mkdir()
         database = MemoryAccountDatabase()
@@ -89,14 +90,17 @@ class QueueCase(SynchronousTestCase):
             threads=self.threads,
             reactor=self.clock,
             settings=StoreSettings(free_space_reserve_octets=0),
-            now=self.clock.seconds,
+            now=self.now,
         )
         (self.data / "mail").mkdir()
         self.signatures = b""
-        self.far = MemoryCarrier(self.clock.seconds)
-        self.lists = MemoryCarrier(self.clock.seconds)
+        self.far = MemoryCarrier(self.now)
+        self.lists = MemoryCarrier(self.now)
         self.queue = self.opened()
         self.start()
+
+    def now(self) -> float:
+        return float(self.clock.seconds()) + self.wrong_s
 
     def opened(self) -> Queue:
         return Queue(
@@ -109,7 +113,7 @@ class QueueCase(SynchronousTestCase):
             sign=self.sign,
             threads=self.threads,
             reactor=self.clock,
-            now=self.clock.seconds,
+            now=self.now,
         )
 
     def start(self) -> None:
@@ -119,9 +123,9 @@ class QueueCase(SynchronousTestCase):
             self.queue.spooled,
             (),
             reading=self.threads.read,
-            now=self.clock.seconds,
+            now=self.now,
         )
-        alias = AliasCarrier(self.clock.seconds)
+        alias = AliasCarrier(self.now)
         self.wait(self.queue.start(Carriers(local, self.lists, self.far, alias)))
 
     def sign(self, header: bytes, body: Iterable[bytes]) -> bytes:

@@ -205,6 +205,49 @@ class RestartTests(QueueCase):
         self.assertEqual(rows(self.queue.database, Filter()), [])
 
 
+class ClockTests(QueueCase):
+    """The wall clock is set, or the machine sleeps; the reactor's goes on."""
+
+    def tried(self) -> None:
+        self.send("carl@far.test")
+        self.far.answer(451)
+        self.settle()
+        self.clock.advance(100)
+        self.settle()
+        self.far.answer(451)
+        self.settle()
+        self.assertEqual(self.far.waiting, [])  # for ten minutes
+
+    def test_forward(self) -> None:
+        self.tried()
+        self.wrong_s += 3600
+        self.clock.advance(60)
+        self.settle()
+        self.assertEqual(len(self.far.waiting), 1)
+
+    def test_back(self) -> None:
+        """It was four years ahead: mail does not wait for so long."""
+        self.wrong_s = 4 * 365 * 86400
+        self.tried()
+        self.wrong_s = 0
+        for _ in range(65):
+            self.clock.advance(60)
+            self.settle()
+        self.assertEqual(len(self.far.waiting), 1)
+
+    def test_back_while_the_server_is_down(self) -> None:
+        self.wrong_s = 4 * 365 * 86400
+        self.tried()
+        self.wait(self.queue.stop())
+        self.wrong_s = 0
+        self.queue = self.opened()
+        self.start()
+        for _ in range(65):
+            self.clock.advance(60)
+            self.settle()
+        self.assertEqual(len(self.far.waiting), 1)
+
+
 class FairnessTests(QueueCase):
     def test_more_rows_than_are_kept_in_memory(self) -> None:
         file = self.spooled(b"\ntext\n")
