@@ -45,7 +45,7 @@ from mailsrv.trust.dkim_keys import KEYS_FOLDER
 log = Logger()
 
 _RENEW_S = 3600.0  # between looks for MTA-STS policies that are a day old
-_SWEEP_S = 3600.0  # between looks for held posts that nobody has decided on
+_SWEEP_S = 3600.0  # between looks for held posts, and words, that are of no use
 
 
 class Flow:
@@ -140,7 +140,7 @@ class Flow:
         alias = AliasCarrier(time.time)
         self._carriers = Carriers(local, self.lists, self._relay, alias)
         self._control = Control(self.queue, time.time, reactor)
-        self._sweep = LoopingCall(self._sweep_held)
+        self._sweep = LoopingCall(self._sweep_old)
         self._renewal = LoopingCall(self._renew_policies)
         self._sweep.clock = self._renewal.clock = reactor
 
@@ -212,9 +212,12 @@ class Flow:
     def _base_url(self) -> str | None:
         return self._web.url
 
-    def _sweep_held(self) -> "Deferred[None]":
-        sweeping = self._threads.read.run(self.lists.sweep)
-        return sweeping.addErrback(_not_swept)
+    def _sweep_old(self) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self._forget_old()).addErrback(_not_swept)
+
+    async def _forget_old(self) -> None:
+        await self._threads.read.run(self.lists.sweep)
+        await self.queue.forget_words()
 
     def _renew_policies(self) -> "Deferred[None]":
         renewing = Deferred.fromCoroutine(self._sts.renew())
@@ -228,7 +231,7 @@ def _turns(settings: Settings) -> tuple[int, int]:
 
 def _not_swept(failure: Failure) -> None:
     if not failure.check(CancelledError):  # else the server ends
-        log.failure("forgetting held posts failed", failure)
+        log.failure("forgetting what is old failed", failure)
 
 
 def _not_renewed(failure: Failure) -> None:

@@ -126,6 +126,14 @@ class QueueDatabase:
             finished = [file for id in touched if (file := _finish(connection, id))]
         return taken, finished
 
+    def forget_words(self, before_utc: float) -> None:
+        """Forget words of messages that were taken once (`Message.once`) before that.
+
+        Else a newsletter a week would make the file grow for ever.
+        """
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM once WHERE at_utc < ?", (before_utc,))
+
     def lanes(self) -> list[tuple[Lane, float]]:
         """Return who waits, and until when at least."""
         return [
@@ -260,7 +268,8 @@ def _add(connection: sqlite3.Connection, entry: Entry) -> Entry | None:
     if (
         message.once
         and not connection.execute(
-            "INSERT OR IGNORE INTO once VALUES (?)", (message.once,)
+            "INSERT OR IGNORE INTO once VALUES (?, ?)",
+            (message.once, message.arrived_at_utc),
         ).rowcount
     ):
         return None

@@ -45,6 +45,7 @@ from mailsrv.threads import Threads
 log = Logger()
 
 _LAST_ATTEMPTS_S = 5.0  # to end, once their connections are cut
+_ONCE_S = 366 * 86400.0  # a newsletter that was cut is sent again within days
 _REPORT_AGAIN_S = 300.0  # when the disk refuses a report
 
 Sign = Callable[[bytes, Iterable[bytes]], bytes]
@@ -203,6 +204,11 @@ class Queue:
             forward_paths=[report.forward_path],
             priority=Priority.REPORT,
         )
+
+    async def forget_words(self) -> None:
+        """Forget what was taken once, and will not come again."""
+        before_utc = self._now() - _ONCE_S
+        await self._threads.queue.run(lambda: self.database.forget_words(before_utc))
 
     # What an admin does
 

@@ -8,8 +8,8 @@
 #
 # `recipient_lane` has all that the dispatcher asks when it begins, in its order.
 #
-# `once`: ids of messages that are taken one time only, for ever (a newsletter that
-# is sent again after a crash).
+# `once`: words of messages that are taken one time only (a newsletter that is sent
+# again after a crash), kept for as long as somebody may come again.
 MIGRATIONS = (
     """
     CREATE TABLE message (
@@ -59,5 +59,10 @@ MIGRATIONS = (
         ON recipient (priority, destination, sender, next_at_utc)
         WHERE next_at_utc NOT NULL;
     CREATE TABLE once (id TEXT PRIMARY KEY) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE once ADD COLUMN at_utc REAL NOT NULL DEFAULT 0;
+    UPDATE once SET at_utc = (julianday('now') - 2440587.5) * 86400.0;
+    CREATE INDEX once_at ON once (at_utc);
     """,
 )

@@ -67,7 +67,7 @@ class Message:
     require_tls: bool = False  # RFC 8689
     ret: str = ""  # RFC 3461 sections 4.3 and 4.4
     envid: str = ""
-    once: str = ""  # a message with this word is taken one time, for ever
+    once: str = ""  # a message with this word is taken one time
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.queue.database import Filter, QueueDatabase, QueueTooNew
+from mailsrv.queue.schema import MIGRATIONS
 from mailsrv.queue.values import (
     LOCAL,
     Answer,
@@ -128,6 +129,26 @@ class DatabaseTests(SynchronousTestCase):
         self.settle(Result(one, State.DELIVERED, None, None))
         [two] = self.add(entry())
         self.assertGreater(two.id, one.id)
+
+    def test_words_are_forgotten_when_nobody_comes_again(self) -> None:
+        self.add(*(entry(f"m{n}", once=f"run:{n}") for n in range(3)))
+        self.add(entry("late", once="run:late", arrived_at_utc=NOW + 100))
+        self.database.forget_words(NOW + 50)
+        self.assertEqual(self.add(entry("again", once="run:late")), [])
+        self.assertEqual(len(self.add(entry("new", once="run:0"))), 1)
+
+    def test_words_of_an_earlier_version_are_kept(self) -> None:
+        self.database.close()
+        self.path.unlink()
+        earlier = sqlite3.connect(self.path)
+        earlier.executescript(MIGRATIONS[0])
+        earlier.execute("INSERT INTO once VALUES ('run:bert')")
+        earlier.execute("PRAGMA user_version = 1")
+        earlier.commit()
+        earlier.close()
+        self.database = QueueDatabase(self.path)
+        self.database.forget_words(1_700_000_000)  # the time of the change is later
+        self.assertEqual(self.add(entry(once="run:bert")), [])
 
     def test_once(self) -> None:
         sent = message(once="run:bert")
