@@ -125,7 +125,8 @@ class Dispatcher:
         now = self._now()
         first: dict[str, Lane] = {}  # of each route: what goes one way goes together
         for recipient in recipients:
-            if recipient.next_at_utc is None:
+            # An admin may have found it already: `changed` says what is to come.
+            if recipient.next_at_utc is None or recipient.id in self._changing:
                 continue
             own = _lane(message, recipient)
             lane = first.setdefault(self._route(own), own)

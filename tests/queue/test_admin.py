@@ -88,6 +88,26 @@ class RaceTests(QueueCase):
         self.assertEqual(self.successResultOf(first), Changed(1, 0))
         self.assertEqual(len(self.mails()), 1)
 
+    def test_found_before_the_dispatcher_knows_of_it(self) -> None:
+        """Rows can be read a moment before the commit is told."""
+        added = self.queue._added
+        told: list[object] = []
+        self.queue._added = told.append  # type: ignore[assignment,method-assign]
+        self.send("a@far.test", "b@near.test")
+        self.queue._added = added  # type: ignore[method-assign]
+        self.threads.sync.held = True  # type: ignore[attr-defined]
+        bouncing = self.change("bounce", "far.test")
+        for entries in told:
+            added(entries)  # type: ignore[arg-type]
+        self.settle()
+        self.assertEqual([p.destination for p, _ in self.far.waiting], ["near.test"])
+        self.threads.sync.release()  # type: ignore[attr-defined]
+        self.settle()
+        self.assertEqual(self.successResultOf(bouncing), Changed(1, 0))
+        self.far.answer(250)
+        self.settle()
+        self.assertEqual((self.far.waiting, self.states()), ([], {}))
+
     def test_what_was_left_alone_is_sent_as_before(self) -> None:
         self.waiting("a@far.test")
         self.meanwhile(lambda: self.try_again(451))
