@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import is_normalized
 
 from mailsrv.store import maildir, names, subscriptions
 from mailsrv.store.durable import NO_FOLLOW, read
@@ -110,12 +111,18 @@ def _spelled_in_two_ways(root: Path) -> Iterator[str]:
 
 
 def spelling_notes(root: Path) -> Iterator[str]:
-    """Tell which setting Dovecot needs for the names of the folders."""
+    """Tell what Dovecot needs, or does, for the names of the folders."""
     if names.in_utf8(root):
         yield (
             "the names of folders are in UTF-8: Dovecot reads them with"
             " mailbox_list_utf8 = yes, or in 2.3 with :UTF-8 in its mail_location"
         )
+    for name in names.mailboxes(root):
+        if not is_normalized("NFC", name):
+            yield (
+                f"Dovecot 2.4 will rename the folder {name!r} (its letters are not in"
+                " Unicode's form NFC), and programs fetch it again"
+            )
 
 
 def _check_root(root: Path, highest: int, report: Report) -> None:

@@ -95,6 +95,11 @@ class CheckTests(MaildirCase):
         found = self.call("maildir", "check", str(self.maildir))
         self.assertIn("mailbox_list_utf8", found)
 
+    def test_names_that_dovecot_would_normalise(self) -> None:
+        self.make(".U&Awg-bung")
+        found = self.call("maildir", "check", str(self.maildir))
+        self.assertIn("note: Dovecot 2.4 will rename", found)
+
     def test_folders_in_utf8_and_in_modified_utf7(self) -> None:
         for name in (".&AMQ-", ".Ö"):
             self.make(name)

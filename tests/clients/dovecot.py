@@ -1,6 +1,7 @@
-"""A real Dovecot 2.3 on the mail of a test server, with its accounts and certificate.
+"""A real Dovecot on the mail of a test server, with its accounts and certificate.
 
-Both run as the user ``mail``: Dovecot reads no mail as root.
+Both run as the user ``mail``: Dovecot reads no mail as root. It is 2.3 or 2.4, as PATH
+has it; settings are given as 2.3 writes them.
 """
 
 import os
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import cache
 
 from twisted.trial.unittest import SkipTest
 
@@ -25,7 +27,7 @@ class Dovecot:
 
     On the ports of `server`, which is stopped then, unless `ports` say otherwise.
     `mail` is a Maildir that stands for that of the server's accounts; `layout` is
-    added to mail_location, `settings` to the end of the file.
+    added to mail_location (":UTF-8" or nothing), `settings` to the end of the file.
     """
 
     def __init__(
@@ -61,12 +63,17 @@ class Dovecot:
             )
         )
         passwords.chmod(0o644)
+        new = version() >= (2, 4)
+        if new:
+            layout = "mailbox_list_utf8 = yes" if layout == ":UTF-8" else layout
+            settings = in_2_4(settings)
         self._config.write_text(
-            _CONFIG.format(
+            (_CONFIG_2_4 if new else _CONFIG).format(
+                version=".".join(map(str, version())),
                 home=self.folder,
                 host=HOST,
                 tls=server.folder / "tls",
-                maildir=mail or f"{server.folder}/data/mail/%u/Maildir",
+                maildir=mail or f"{server.folder}/data/mail/{_USER[new]}/Maildir",
                 homes=self.folder / "homes",
                 layout=layout,
                 uid=owner.pw_uid,
@@ -153,33 +160,27 @@ class Dovecot:
                 client.sendmail("x@other.test", [address], message)
 
 
-_CONFIG = """\
-base_dir = {home}/run
-state_dir = {home}/state
-log_path = {home}/errors.log
-info_log_path = /dev/null
-debug_log_path = /dev/null
-protocols = imap pop3 lmtp
-listen = {host}
-ssl = yes
-ssl_cert = <{tls}/server.pem
-ssl_key = <{tls}/server.key
-disable_plaintext_auth = no
-auth_mechanisms = plain login
-auth_username_format = %Lu
-mail_location = maildir:{maildir}{layout}
-mail_max_userip_connections = 200
-first_valid_uid = 1
-first_valid_gid = 1
-default_client_limit = 1000
-passdb {{
-  driver = passwd-file
-  args = {home}/passwd
-}}
-userdb {{
-  driver = static
-  args = uid={uid} gid={gid} home={homes}/%u allow_all_users=yes
-}}
+@cache
+def version() -> tuple[int, ...]:
+    """The version of the Dovecot that PATH has."""
+    done = subprocess.run(["dovecot", "--version"], capture_output=True, text=True)
+    return tuple(map(int, done.stdout.split()[0].split(".")))
+
+
+def in_2_4(settings: str) -> str:
+    """Write settings of 2.3 as 2.4 has them."""
+    for old, new in (
+        ("%f", "%{filename}"),
+        ("%g", "%{guid}"),
+        ("%u", "%{uid}"),
+        ("%v", "%{uidvalidity}"),
+    ):
+        settings = settings.replace(old, new)
+    return settings
+
+
+_USER = ("%u", "%{user}")
+_SERVICES = """\
 namespace inbox {{
   inbox = yes
   separator = /
@@ -209,3 +210,72 @@ service lmtp {{
 }}
 {settings}
 """
+_CONFIG = (
+    """\
+base_dir = {home}/run
+state_dir = {home}/state
+log_path = {home}/errors.log
+info_log_path = /dev/null
+debug_log_path = /dev/null
+protocols = imap pop3 lmtp
+listen = {host}
+ssl = yes
+ssl_cert = <{tls}/server.pem
+ssl_key = <{tls}/server.key
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+auth_username_format = %Lu
+mail_location = maildir:{maildir}{layout}
+mail_max_userip_connections = 200
+first_valid_uid = 1
+first_valid_gid = 1
+default_client_limit = 1000
+passdb {{
+  driver = passwd-file
+  args = {home}/passwd
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={homes}/%u allow_all_users=yes
+}}
+"""
+    + _SERVICES
+)
+_CONFIG_2_4 = (
+    """\
+dovecot_config_version = {version}
+dovecot_storage_version = {version}
+base_dir = {home}/run
+state_dir = {home}/state
+log_path = {home}/errors.log
+info_log_path = /dev/null
+debug_log_path = /dev/null
+protocols = imap pop3 lmtp
+listen = {host}
+ssl = yes
+ssl_server_cert_file = {tls}/server.pem
+ssl_server_key_file = {tls}/server.key
+auth_allow_cleartext = yes
+auth_mechanisms = plain login
+auth_username_format = %{{user | lower}}
+mail_driver = maildir
+mail_path = {maildir}
+{layout}
+mail_max_userip_connections = 200
+first_valid_uid = 1
+first_valid_gid = 1
+default_client_limit = 1000
+passdb passwd-file {{
+  passwd_file_path = {home}/passwd
+}}
+userdb static {{
+  fields {{
+    uid = {uid}
+    gid = {gid}
+    home = {homes}/%{{user}}
+  }}
+  static_allow_all_users = yes
+}}
+"""
+    + _SERVICES
+)

@@ -187,7 +187,8 @@ class BothTests(ServerCase):
         ports = {name: base + port for name, port in PORTS.items()}
         self.dovecot = Dovecot(self.server, ports=ports)
         # Its MOVE takes a file's name along. A message that it moves away and back
-        # has an old line in the uidlist then; it says so, and gives the next UID.
+        # has an old line in the uidlist then; it says so, and gives the next UID. (It
+        # does so when it is alone with this load, too.)
         self.dovecot.tolerated += (
             "Duplicate file entry",
             "Expunged message reappeared, giving a new UID",

@@ -19,10 +19,11 @@ from mailsrv.store.keywords import Keywords
 from mailsrv.store.subscriptions import Subscriptions
 from mailsrv.store.uidlist import Uidlist
 from mailsrv.store.values import SEEN, Target
+from tests.clients.dovecot import version
 
 USER = "mail"  # Dovecot refuses to read mail as root
 SETTINGS = """
-mail_location = maildir:{maildir}
+{mail}
 log_path = {log}
 first_valid_uid = 1
 namespace inbox {{
@@ -43,13 +44,24 @@ class DovecotTests(SynchronousTestCase):
         self.delivery = Delivery(self.root, host="mx.example.test")
         self.directory = self.delivery.maildir_of("anna")
         self.log = self.root / "log"
-        settings = SETTINGS.format(maildir=self.directory, log=self.log)
+        mail = f"mail_location = maildir:{self.directory}"
+        if version() >= (2, 4):
+            number = ".".join(map(str, version()))
+            mail = (
+                f"dovecot_config_version = {number}\n"
+                f"dovecot_storage_version = {number}\n"
+                f"mail_driver = maildir\nmail_path = {self.directory}"
+            )
+        settings = SETTINGS.format(mail=mail, log=self.log)
         (self.root / "dovecot.conf").write_text(settings)
         self.uidlist = Uidlist(self.directory, self.directory)
 
     def doveadm(self, *arguments: str, data: str = "") -> str:
         """Run doveadm; nothing may look wrong to Dovecot."""
         subprocess.run(["chown", "-R", USER, self.root], check=True)
+        if version() >= (2, 4):
+            words = 2 if arguments[0] in ("mailbox", "flags") else 1
+            arguments = (*arguments[:words], "--no-userdb-lookup", *arguments[words:])
         done = subprocess.run(
             ["doveadm", "-c", self.root / "dovecot.conf", *arguments],
             env={**os.environ, "USER": "anna", "HOME": str(self.directory)},
