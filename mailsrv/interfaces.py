@@ -216,7 +216,8 @@ class ITokenVerifier(Interface):
         `login` is what the client claims to be, or empty: do not trust it, the server
         compares it with the answer. Check that the token is genuine, has not expired
         and was made for this server; with a wrong or unknown one, return
-        `TokenRefused`, and the next verifier is asked. Never log a token.
+        `TokenRefused`, and the next verifier is asked. The empty one is a client's
+        question what token it needs: always `TokenRefused`. Never log a token.
         """
 
 

@@ -18,7 +18,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.accounts import app_passwords
-from mailsrv.accounts.addresses import fold
 from mailsrv.accounts.app_passwords import NotForThis
 from mailsrv.accounts.bearer import OAuthBearer, XOAuth2
 from mailsrv.accounts.directory import Account, Directory
@@ -152,15 +151,13 @@ class Authenticator:
 
     async def scram_keys(self, login: str) -> Keys:
         """The keys of a log-in name; feigned ones if it has none, or is none."""
-        # Always, so that it takes as long for unknown names.
+        # All of it for each name: no name is known by the time that it takes.
         directory = await self._live.refresh()
         account = directory.login(login[:MAX_NAME])
-        if account is None:
-            name = full_name(directory, login[:MAX_NAME])
-        else:
-            name = account.name
-        keys = await self._keys_of(account, name)
-        return keys or feigned_keys(directory.probe_key, name)
+        stranger = full_name(directory, login[:MAX_NAME])
+        name = stranger if account is None else account.name
+        feigned = str(feigned_keys(directory.probe_key, name))
+        return await self._keys_of(account, name) or read_keys(feigned)
 
     async def _keys_of(self, account: Account | None, name: str) -> Keys | None:
         """The keys of an account; as slowly for one that is not there."""
@@ -259,7 +256,8 @@ class Authenticator:
                 # Not those of a password that was changed since the exchange began.
                 and await self._keys_of(account, account.name) == proof.keys
             )
-            # No two proofs are alike, so that the same wrong password counts again.
+            # The same wrong password counts again: its proofs differ, and to compare
+            # them takes the key that is made of it, which we do not know.
             digest = secrets.token_bytes(32)
             return self._counted(name, peer, digest, account if good else None)
 
@@ -270,7 +268,7 @@ class Authenticator:
             good, refused = None, TokenRefused()
             if isinstance(answer, TokenRefused):
                 refused = answer
-            else:
+            elif token:  # no token is nobody's, whatever a verifier says
                 good = await self._holder(answer, login)
             try:
                 digest = self._remembered.digest(name, "", token)
@@ -304,8 +302,11 @@ class Authenticator:
     @asynccontextmanager
     async def _turn_of(self, login: str, peer: str) -> AsyncIterator[str]:
         """Logins of an account from a network come one by one; what counts them."""
-        account = self._live.current.login(login)
-        name = f"unknown {fold(login)}" if account is None else account.name
+        directory = self._live.current
+        account = directory.login(login)
+        # An account is the same with its domain and without: unknown names are, too.
+        stranger = f"unknown {full_name(directory, login)}"
+        name = stranger if account is None else account.name
         source = self._guessers.source(name, peer, self._clock.seconds())
         lock = self._locks.setdefault((name, source), DeferredLock())
         if len(lock.waiting) >= MAX_QUEUED_LOGINS:

@@ -13,6 +13,8 @@ from mailsrv.doors.values import TokenRefused
 # RFC 6750 section 2.1, after the word Bearer in any case. The line of the protocol
 # bounds all.
 _TOKEN = rb"auth=[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9\-._~+/]+=*)"
+# RFC 7628 section 4.3: without a token a client asks what token it needs.
+_TOKEN_OR_NONE = rb"auth=|" + _TOKEN
 # RFC 7628 section 3.1; a channel binding (p) is for mechanisms that there are not.
 _OAUTHBEARER = re.compile(
     rb"[ny],(?:a=([^,\x00\x01]+))?,\x01((?:[A-Za-z]+=[^\x00\x01]*\x01)+)\x01"
@@ -21,7 +23,7 @@ _XOAUTH2 = re.compile(rb"user=([^\x00\x01]+)\x01" + _TOKEN + rb"\x01\x01")
 
 
 class OAuthBearer:
-    """One exchange."""
+    """One exchange. The empty token is none, and nobody's."""
 
     def start(self, initial: bytes | None) -> Outcome:
         return Challenge(b"") if initial is None else self.step(initial)
@@ -30,12 +32,15 @@ class OAuthBearer:
         found = _OAUTHBEARER.fullmatch(response)
         if found is None:
             raise SaslError("no message of OAUTHBEARER")
+        # Looser than RFC 7628 section 3.2, which has host and port compared: a server
+        # behind a proxy, or with several names, does not know what clients call it.
+        pairs = found[2].split(b"\x01")
         tokens = [
-            match[1]
-            for pair in found[2].split(b"\x01")
-            if (match := re.fullmatch(_TOKEN, pair))
+            match[1] or b""
+            for pair in pairs
+            if (match := re.fullmatch(_TOKEN_OR_NONE, pair))
         ]
-        if len(tokens) != 1:  # host and port, the other keys, are not needed
+        if len(tokens) != 1:
             raise SaslError("not one bearer token")
         name = (found[1] or b"").replace(b"=2C", b",").replace(b"=3D", b"=")
         return Token(text(name), tokens[0].decode(), self.refusal)

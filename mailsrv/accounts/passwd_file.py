@@ -15,13 +15,20 @@ from mailsrv.accounts.addresses import InvalidAddress, parse, shown
 _UNITS = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 # quota_rule of Dovecot 2.3, whose storage is in kilobytes; quota_storage_size of 2.4.
 _LIMIT = re.compile(
-    r"(?:userdb_)?quota(?:_rule=\*:(?:[^:]+:)?|_)"
+    r"(?:userdb_)?quota(?:_rule\d*=[*?]:(?:[^:]+:)?|_)"
     r"(storage|bytes|storage_size)=(\d{1,15})([BKMGT]?)(?::.*)?",
     re.IGNORECASE,
 )
 _USER = re.compile(r"[\w.@+=&'-]{1,320}")
+# What sets a limit of the whole account, in any way of writing. INBOX, Trash and the
+# like have limits of their own there, which are left out.
+_OWN_LIMIT = re.compile(
+    r"(?:userdb_)?quota(?:_rule\d*=[*?]:(?!messages=\d+$)|_storage_size=).*",
+    re.IGNORECASE,
+)
 # Fields that narrow who may log in: without them here, more could than before.
 _NARROWING = ("allow_nets", "allow_real_nets", "nologin", "deny")
+_PROTECTED = ":protected"  # behind a field's name: unless it is set elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +83,26 @@ def _account(line: str, number: int, domain: str | None) -> Imported:
         address = parse(user).canonical
     except InvalidAddress as error:
         raise ValueError(f"{user!r} is no address: {error}") from error
-    extra = others[5].split() if len(others) > 5 else []
+    extra = [_plain(item) for item in others[5].split()] if len(others) > 5 else []
+    names = {item.partition("=")[0] for item in extra}
     for narrowing in _NARROWING:
-        if any(item.partition("=")[0] == narrowing for item in extra):
+        if narrowing in names:
             raise ValueError(
                 f"{narrowing} cannot be kept: take it out if everybody with the"
                 " password may log in, or leave the line out"
             )
+    if names & {"user", "userdb_user"}:
+        raise ValueError(
+            "user= leads to the mailbox of another name: take it out, or leave the"
+            " line out and make an alias"
+        )
     return Imported(number, address, _hash(password, extra), _quota(extra))
+
+
+def _plain(item: str) -> str:
+    """A field without what its name may have behind it."""
+    name, sign, value = item.partition("=")
+    return name.removesuffix(_PROTECTED) + sign + value
 
 
 def _hash(password: str, extra: list[str]) -> str:
@@ -101,4 +120,9 @@ def _quota(extra: list[str]) -> int | None:
         if (limit := _LIMIT.fullmatch(item)) is not None:
             unit = limit[3].upper() or ("K" if limit[1].lower() == "storage" else "B")
             return int(limit[2]) * _UNITS[unit] or None
+        if _OWN_LIMIT.fullmatch(item) is not None:
+            raise ValueError(
+                f"{item!r} is no quota that is known: write it as"
+                " userdb_quota_rule=*:storage=5G, or take it out"
+            )
     return None

@@ -26,6 +26,10 @@ class SaslCancelled(SaslError):
     """The client has given up the exchange with ``*``."""
 
 
+class SaslTooLong(SaslError):
+    """The line of a response is longer than any may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Challenge:
     """To be sent; the client's response goes to `step`."""
@@ -130,7 +134,7 @@ def decode_response(line: bytes) -> bytes:
     if line == b"*":
         raise SaslCancelled("cancelled")
     if len(line) > MAX_LINE_OCTETS:
-        raise SaslError("the response is too long")
+        raise SaslTooLong("the response is too long")
     try:
         return binascii.a2b_base64(line, strict_mode=True)
     except binascii.Error as error:

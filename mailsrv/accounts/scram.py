@@ -35,8 +35,10 @@ NONCE_OCTETS = 18  # of the server, before base64
 
 MAX_MESSAGE_OCTETS = 2048  # a name of 320 characters, escaped, and the rest
 # Octets of the client's nonce and of what stands between commas are within that limit.
-_ATTRIBUTE = rb"[A-Za-z]=[^,\0]+"
-# RFC 5802 section 7; mandatory extensions (m=) are errors since there are none.
+# RFC 5802 section 5.1: extensions are passed over, mandatory ones (m=) are errors
+# wherever they stand, since there are none.
+_ATTRIBUTE = rb"[A-Za-ln-z]=[^,\0]+"
+# RFC 5802 section 7.
 _CLIENT_FIRST = re.compile(
     rb"((n|y|p=([A-Za-z0-9.-]{1,64})),(?:a=([^,\0]+))?,)"
     rb"(n=([^,\0]+),r=([!-+\--~]{1,256})(?:," + _ATTRIBUTE + rb")*)"

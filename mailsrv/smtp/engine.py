@@ -111,12 +111,14 @@ MAX_AUTH_LINE = 12288 + 32  # RFC 4954 section 4: base64 of 12288, and the comma
 MAX_UNKNOWN_COMMANDS = 8
 
 _NO_HELLO = Reply(503, "5.5.1", "EHLO first")
+_NO_LHLO = Reply(503, "5.5.1", "LHLO first")
 _BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
 _NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
 _NO_LMTP_RECIPIENTS = Reply(503, "5.5.1", "No valid recipients")
 _UNKNOWN = Reply(500, "5.5.1", "Command unknown")
 _BAD_LINE = Reply(500, "5.5.2", "Lines end with CR LF, and hold no other CR, LF, NUL")
 _LONG_LINE = Reply(500, "5.5.2", "Line too long")
+_LONG_AUTH_LINE = Reply(500, "5.5.6", "Line too long")  # RFC 4954 section 6
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
 _TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 _NOT_OFFERED = Reply(502, "5.5.1", "Not offered here")
@@ -306,7 +308,7 @@ class Engine:
         self._at = end + 1
         if self._skipping or self._at - at > limit:
             self._skipping = False
-            raise Refused(_LONG_LINE)
+            raise Refused(_LONG_AUTH_LINE if self._in_auth else _LONG_LINE)
         return self._buffer[at : self._at]
 
     def _command(self, line: bytes) -> Event | None:
@@ -337,10 +339,10 @@ class Engine:
         raise Refused(_UNKNOWN)
 
     def _out_of_place(self, verb: bytes) -> Reply:
+        lmtp = self._profile.role == "lmtp"
         if self._state is State.START:
-            return _NO_HELLO
+            return _NO_LHLO if lmtp else _NO_HELLO
         if self._state is State.MAIL and verb in (b"DATA", b"BDAT"):
-            lmtp = self._profile.role == "lmtp"
             return _NO_LMTP_RECIPIENTS if lmtp else _NO_RECIPIENTS
         return _BAD_SEQUENCE
 

@@ -10,6 +10,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from mailsrv.accounts.sasl import (
     SaslCancelled,
     SaslError,
+    SaslTooLong,
     decode_initial,
     decode_response,
 )
@@ -53,6 +54,7 @@ _BAD_PARAMETER = Reply(501, "5.5.4", "Syntax error in a parameter")
 _UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameter not known or not offered")
 _NEEDS_SMTPUTF8 = Reply(553, "5.6.7", "Such an address needs SMTPUTF8")
 _BAD_RESPONSE = Reply(501, "5.5.2", "That is not base64, or too long")
+_LONG_RESPONSE = Reply(500, "5.5.6", "Line too long")  # RFC 4954 section 6
 
 
 def hello(argument: bytes, extended: bool) -> Hello:
@@ -143,6 +145,8 @@ def auth(argument: bytes) -> Auth:
     name = mechanism.decode("ascii", "replace").upper()
     try:
         return Auth(name, decode_initial(response.strip() or None))
+    except SaslTooLong as error:
+        raise Refused(_LONG_RESPONSE) from error
     except SaslError as error:
         raise Refused(_BAD_RESPONSE) from error
 
@@ -153,6 +157,8 @@ def auth_response(line: bytes) -> AuthResponse:
         return AuthResponse(decode_response(line.strip()))
     except SaslCancelled as error:
         raise Refused(Reply(501, "5.7.0", "Log-in cancelled")) from error
+    except SaslTooLong as error:
+        raise Refused(_LONG_RESPONSE) from error
     except SaslError as error:
         raise Refused(_BAD_RESPONSE) from error
 

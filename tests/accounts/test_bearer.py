@@ -36,9 +36,21 @@ class OAuthBearerTests(SynchronousTestCase):
         ):
             self.assertEqual(self.claims(OAuthBearer().step(wire)), claims)
 
+    def test_question_for_the_scope(self) -> None:
+        # RFC 7628 section 4.3.
+        asked = (
+            b"n,a=user@example.com,\x01host=server.example.com\x01port=143\x01"
+            b"auth=\x01\x01"
+        )
+        self.assertEqual(
+            self.claims(OAuthBearer().start(asked)), ("user@example.com", "")
+        )
+
     def test_wrong_messages(self) -> None:
         for wrong in (
             b"",
+            b"n,,\x01auth=\x01auth=\x01\x01",
+            b"n,,\x01auth=\x01auth=Bearer t\x01\x01",
             b"\x01",
             b"n,a=x,\x01\x01",
             b"n,a=x,\x01auth=Bearer t\x01",

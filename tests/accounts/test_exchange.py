@@ -6,6 +6,7 @@ from scramp.core import ScramClient
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailsrv.accounts import authenticator
 from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Account, Directory
 from mailsrv.accounts.edits import set_enabled, set_password_hash
@@ -17,7 +18,7 @@ from mailsrv.accounts.exchange import (
 )
 from mailsrv.accounts.passwords import hash_password
 from mailsrv.accounts.sasl import Challenge, SaslError
-from mailsrv.accounts.scram import make_keys
+from mailsrv.accounts.scram import Keys, feigned_keys, make_keys
 from mailsrv.doors.guest import BuiltIn, Guest
 from mailsrv.settings import LoginSettings
 from tests.accounts.test_authenticator import ANNA, BERT, CHEAP, AuthenticatorCase
@@ -210,6 +211,14 @@ class ScramTests(ExchangeCase):
         waits = [self.refused_after("nobody", f"guess {n}") for n in range(4)]
         self.assertEqual(waits, [0, 0.25, 0.5, 1])
 
+    def test_name_without_domain_counts_as_the_whole_one(self) -> None:
+        # Else the waits would tell which of them are accounts.
+        for names in ((ANNA, "anna", "Anna"), ("x@example.test", "x", "X")):
+            waits = [
+                self.refused_after(name, f"guess {n}") for n, name in enumerate(names)
+            ]
+            self.assertEqual(waits, [0, 0.25, 0.5], names)
+
     def test_right_proof_waits_too_and_forgives(self) -> None:
         for n in range(3):
             self.refused_after(ANNA, f"guess {n}")
@@ -271,6 +280,20 @@ class StrangerTests(ExchangeCase):
         self.assertNotEqual(self.salt("nobody"), self.salt("somebody"))
         self.assertEqual(len(self.salt("nobody")), len(self.salt(ANNA)))
 
+    def test_keys_are_feigned_for_all_names(self) -> None:
+        # So that no name is known by the time that its answer takes.
+        self.give_keys(ANNA, BERT)
+        feigned: list[str] = []
+
+        def counted(probe_key: bytes, name: str) -> Keys:
+            feigned.append(name)
+            return feigned_keys(probe_key, name)
+
+        self.patch(authenticator, "feigned_keys", counted)
+        for name in ("nobody@example.test", ANNA):
+            self.salt(name)
+        self.assertEqual(feigned, ["nobody@example.test", ANNA])
+
     def test_accounts_without_keys_look_unknown(self) -> None:
         self.logins.settings = settings("on")
         self.assertEqual(self.salt("anna"), self.salt(ANNA))
@@ -280,8 +303,8 @@ class StrangerTests(ExchangeCase):
 class BearerTests(ExchangeCase):
     def setUp(self) -> None:
         super().setUp()
-        provider = MemoryTokens({"good": ANNA, "gone": "gone@example.test"})
-        self.verifier = BuiltIn("tokens", provider)
+        self.provider = MemoryTokens({"good": ANNA, "gone": "gone@example.test"})
+        self.verifier = BuiltIn("tokens", self.provider)
         self.logins = Authenticator(
             live=self.live,
             threads=self.threads,
@@ -330,6 +353,16 @@ class BearerTests(ExchangeCase):
             assert isinstance(told, Challenge)
             self.assertIn("status", json.loads(told.data))
             self.failureResultOf(self.step(exchange, b""), BadCredentials)
+
+    def test_no_token_is_a_question(self) -> None:
+        self.provider._tokens[""] = ANNA  # nor must a verifier say so
+        exchange = self.begin("OAUTHBEARER")
+        told = self.successResultOf(
+            self.start(exchange, b"n,a=anna@example.test,\1auth=\1\1")
+        )
+        assert isinstance(told, Challenge)
+        self.assertEqual(json.loads(told.data)["status"], "invalid_token")
+        self.failureResultOf(self.step(exchange, b"\1"), BadCredentials)
 
     def test_disabled_account(self) -> None:
         self.database.edit(lambda d: set_enabled(d, ANNA, False))

@@ -61,6 +61,10 @@ class ReadTests(SynchronousTestCase):
             ("userdb_quota_rule2=Trash:storage=+10%", None),
             ("quota_storage_size=2M", 2 * 1024**2),
             ("userdb_quota_storage_size=2000", 2000),
+            ("userdb_quota_rule:protected=*:storage=5G", 5 * 1024**3),
+            ("userdb_quota_rule=*:messages=1000", None),
+            ("userdb_quota_rule=INBOX:ignore", None),
+            ("userdb_quota_rule2=?:messages=9:storage=1M", 1024**2),
             ("", None),
         ):
             line = f"anna:{HASH}::::::userdb_a=b {rule} c=d"
@@ -74,6 +78,15 @@ class ReadTests(SynchronousTestCase):
             (f"anna:{HASH}::::::nopassword=y", "has no password"),
             (f"anna:{HASH}::::::allow_nets=192.0.2.0/24", "allow_nets cannot be kept"),
             (f"anna:{HASH}::::::x=y nologin", "nologin cannot be kept"),
+            (f"anna:{HASH}::::::nologin:protected", "nologin cannot be kept"),
+            (f"anna:{HASH}::::::allow_nets:protected=::1", "allow_nets cannot be kept"),
+            (f"anna:{HASH}::::::user=ben", "another name"),
+            (f"anna:{HASH}::::::userdb_user=ben", "another name"),
+            # Without a limit somebody could fill the disk who could not before.
+            (f"anna:{HASH}::::::userdb_quota_rule=*:storage=10%", "is no quota"),
+            (f"anna:{HASH}::::::userdb_quota_rule=*:storage=1.5G", "is no quota"),
+            (f"anna:{HASH}::::::userdb_quota_rule=*:backend=4G", "is no quota"),
+            (f"anna:{HASH}::::::quota_storage_size=10GB", "is no quota"),
             ("anna:{NTLM}0123456789ABCDEF", "{NTLM} is not one of ARGON2ID,"),
             ("anna:*:::", "{CRYPT} is followed by no such hash"),
             (f"a@b@c:{HASH}", "is no address"),

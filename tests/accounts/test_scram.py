@@ -235,6 +235,15 @@ class HostileTests(SynchronousTestCase):
         assert isinstance(outcome, Proof)
         self.assertTrue(outcome.is_good)
 
+    def test_mandatory_extensions_are_errors(self) -> None:
+        # RFC 5802 section 5.1: wherever they stand, signed or not.
+        with self.assertRaises(SaslError):
+            first(b"n,,n=user,r=abc,m=x")
+        scram, sent = first()
+        nonce = sent.partition(",")[0]
+        with self.assertRaises(SaslError):
+            scram.step(f"c=biws,{nonce},m=x,p={'A' * 43}=".encode())
+
     def test_final_messages(self) -> None:
         for change in (
             lambda m: b"",

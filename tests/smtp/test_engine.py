@@ -295,6 +295,22 @@ class LineTests(SynchronousTestCase):
             Driver(profile("submission"), tls=True).feed(auth).last(), [500]
         )
 
+    def test_auth_that_is_too_long_has_a_code_of_its_own(self) -> None:
+        # RFC 4954 section 6.
+        long = b"\r\n500 5.5.6 Line too long\r\n"
+        driver = Driver(profile("submission"), tls=True)
+        driver.feed(b"EHLO a\r\nAUTH PLAIN " + b"A" * 12289 + b"\r\n")
+        self.assertTrue(driver.wire.endswith(long))
+        for octets in (12289, MAX_AUTH_LINE):
+            engine = Driver(profile("submission"), tls=True).feed(b"EHLO a\r\n").engine
+            engine.receive(b"AUTH PLAIN\r\n")
+            self.assertIsInstance(engine.next_event(), Auth)
+            engine.send(Reply(334, "", ""))
+            engine.receive(b"A" * octets + b"\r\n")
+            event = engine.next_event()
+            assert isinstance(event, Settled), event
+            self.assertTrue(long.endswith(event.reply.wire))
+
     def test_tls_hello_and_http_close_at_once(self) -> None:
         for wire in (b"\x16", b"\x16\x03\x01\x02\0", b"GET / HTTP/1.1\r\n"):
             driver = Driver().feed(wire)
