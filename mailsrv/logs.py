@@ -22,6 +22,8 @@ from zope.interface import implementer
 from mailsrv.settings import LogSettings
 
 FIRST = ("session", "peer")  # stand before the message
+# What lines of one message are found by: fields too where the message says them.
+FOUND_BY = frozenset({"transaction", "forward_path"})
 MAX_VALUE = 1024  # characters of one field
 # Control characters, line separators, marks that turn the direction of a line.
 _UNSAFE = re.compile(
@@ -67,7 +69,7 @@ class LineObserver:
 def text_line(event: LogEvent) -> str:
     """Format an event for people; a traceback follows in lines with a tab."""
     fields = _fields(event)
-    told = _names_in(event.get("log_format") or "")
+    told = _names_in(event.get("log_format") or "") - FOUND_BY
     parts = [_time(event), _level(event), str(event.get("log_namespace", "-"))]
     parts += [f"{name}={_quoted(fields[name])}" for name in FIRST if name in fields]
     parts.append(_escaped(_message(event)))

@@ -37,6 +37,12 @@ class TextTests(SynchronousTestCase):
         line = text_line(event("login failed", user="a b", elapsed_s=0.123456789))
         self.assertTrue(line.endswith('login failed user="a b" elapsed_s=0.123457'))
 
+    def test_what_a_message_is_found_by_is_always_a_field(self) -> None:
+        line = text_line(
+            event("{forward_path}: {state}", forward_path="a@b.test", state="delivered")
+        )
+        self.assertTrue(line.endswith(" a@b.test: delivered forward_path=a@b.test"))
+
     def test_nobody_can_begin_a_line_or_end_a_quotation(self) -> None:
         evil = 'x"\r\n1970-01-01 info \x1b[2J\u202e\u2028\ud800 peer=192.0.2.9'
         line = text_line(event("hello {name}", user=evil, name=evil, peer="192.0.2.1"))

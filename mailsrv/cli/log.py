@@ -1,21 +1,33 @@
 """``mailsrv log``: what the log tells of a message."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, BinaryIO
 
 import click
 
 from mailsrv.cli.trace import trace
+
+# How logrotate may have packed a file, by its first octets. Any: no type of typeshed
+# is that of all these files.
+_PACKED: Mapping[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+}
+_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 @click.group("log")
@@ -30,7 +42,8 @@ def log_group() -> None:
     "files",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-    help="A log file, oldest first if several (.gz too; - is the standard input). "
+    help="A log file, oldest first if several (.gz, .bz2 and .xz too; - is the "
+    "standard input). "
     "Default: the systemd journal of --unit.",
 )
 @click.option("--unit", default="mailsrv", show_default=True, help="A systemd unit.")
@@ -41,9 +54,11 @@ def trace_command(
     """Show all lines of a message's life.
 
     The message is named by its Message-ID, by the id that the sender was told at the
-    end of the transaction, by a session's id, or by the ADDRESS of the sender or of a
-    recipient. The exit code is 1 if the log has nothing of it.
+    end of the transaction, by the id of a report or a session, or by the ADDRESS of
+    the sender or of a recipient. The exit code is 1 if the log has nothing of it.
     """
+    if not wanted.strip("<> "):
+        raise click.UsageError("name an id or an address")
     session, found = None, False
     with _log(files, unit) as read:
         for line in trace(wanted, read):
@@ -79,10 +94,16 @@ def _log(files: tuple[Path, ...], unit: str) -> Iterator[Callable[[], Iterable[s
 
 def _lines(file: Path) -> Iterator[str]:
     with file.open("rb") as stream:
-        is_gzip = stream.read(2) == b"\x1f\x8b"
+        begin = stream.read(6)
         stream.seek(0)
-        octets = gzip.GzipFile(fileobj=stream) if is_gzip else stream
-        yield from io.TextIOWrapper(octets, errors="replace", newline="\n")
+        octets: Any = stream
+        for magic, unpacked in _PACKED.items():
+            if begin.startswith(magic):
+                octets = unpacked(stream)
+        try:
+            yield from io.TextIOWrapper(octets, errors="replace", newline="\n")
+        except _BROKEN as error:
+            raise click.ClickException(f"{file} cannot be read: {error}") from error
 
 
 def _copy_journal(unit: str, target: IO[bytes]) -> None:

@@ -1,34 +1,36 @@
 """Joins the log's lines of a message's life. Pure: the log is read more than once."""
 
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from mailsrv.cli.log_lines import Line, events, parse
 
 _PATHS = ("reverse_path", "forward_path", "forward_paths")
+# A quick look at what a line may be of, in text and in JSON. A peer's text may have
+# the form: what is found here is parsed.
+_IDS = re.compile(r'[ "](?:session|transaction|report)(?:=|": )"?([^\s"]+)')
 
 
 def trace(wanted: str, read: Callable[[], Iterable[str]]) -> Iterator[Line]:
     """Yield what the log tells of `wanted`, in its order.
 
-    `wanted` is an address, a Message-ID, or the id of a transaction or session;
-    `read` gives the log from its beginning. What is named leads to its transactions
-    (by their Message-ID, to others of the same message) and to what was said in
-    their sessions outside of transactions.
+    `wanted` is an address, a Message-ID, or the id of a transaction, a report or a
+    session, and not empty; `read` gives the log from its beginning. What is named
+    leads to its transactions (by their Message-ID, to others of the same message), to
+    the reports on them, and to what was said in their sessions outside of
+    transactions.
     """
-    wanted = wanted.strip("<>").lower()
-    spellings = (wanted, json.dumps(wanted)[1:-1])  # the second one: in a JSON log
+    wanted = _plain(wanted)
     transactions: set[str] = set()
     sessions: set[str] = set()
     message_ids: set[str] = set()
 
     def note(line: Line) -> None:
-        if transaction := line.get("transaction"):
-            transactions.add(transaction)
+        transactions.update((line.get("transaction"), line.get("report")))
         sessions.add(line.get("session"))
 
     for text in events(read()):
-        if any(spelling in text.lower() for spelling in spellings):
+        if _may_name(wanted, text):
             line = parse(text)
             if _is_id(wanted, line):
                 note(line)
@@ -38,24 +40,48 @@ def trace(wanted: str, read: Callable[[], Iterable[str]]) -> Iterator[Line]:
     message_ids.discard("")
     if message_ids:
         for text in events(read()):
+            if "message_id" not in text:
+                continue
             line = parse(text)
             if line.get("message_id") in message_ids:
                 note(line)
     sessions.discard("")
+    transactions.discard("")
     for text in events(read()):
+        ids = _IDS.findall(text)
+        if sessions.isdisjoint(ids) and transactions.isdisjoint(ids):
+            continue
         line = parse(text)
-        if transaction := line.get("transaction"):
-            if transaction in transactions:
-                yield line
-        elif line.get("session") in sessions:
+        transaction, report = line.get("transaction"), line.get("report")
+        if transaction in transactions:
+            if report:
+                transactions.add(report)  # it comes before the report's own lines
+            yield line
+        elif report in transactions or (
+            not transaction and line.get("session") in sessions
+        ):
             yield line
 
 
+def _plain(text: str) -> str:
+    """As it is compared: the log has no double quotes within a value."""
+    return text.strip("<>").replace('"', "'").lower()
+
+
+def _may_name(wanted: str, text: str) -> bool:
+    """Whether a line is worth a parser."""
+    if not wanted.isascii() or "'" in wanted or "\\" in wanted:
+        return True  # JSON may write it in other ways
+    return wanted in text.lower()
+
+
 def _is_id(wanted: str, line: Line) -> bool:
-    """Whether the line's message, transaction or session is the one."""
-    message_id = line.get("message_id").strip("<>").lower()
-    return wanted in (message_id, line.get("transaction"), line.get("session"))
+    """Whether the line's message, transaction, report or session is the one."""
+    if wanted == _plain(line.get("message_id")):
+        return True
+    return wanted in map(line.get, ("transaction", "report", "session"))
 
 
 def _is_path(wanted: str, line: Line) -> bool:
-    return any(wanted in line.get(name).lower().split() for name in _PATHS)
+    # Spaces stand between them, and within those that are in quotes.
+    return any(f" {wanted} " in f" {_plain(line.get(name))} " for name in _PATHS)

@@ -389,6 +389,7 @@ class Queue:
                 kind=str(kind),
                 transaction=message.id,
                 report=id,
+                message_id=report.message_id,
                 forward_path=report.forward_path,
             )
 

@@ -92,6 +92,7 @@ class Report:
 
     octets: bytes  # whole, with CRLF
     forward_path: str
+    message_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,12 @@ class Reporter:
             self._for_programs(message, kind, fates, ends_at_utc, is_utf8=is_utf8),
             _returned(message, kind, found, is_utf8=is_utf8),
         )
-        fields = self._fields(message, kind, results[0].recipient, found, now_utc)
-        return Report(report_parts.multipart(fields, parts), told)
+        recipient = results[0].recipient
+        # An id may hold a list's address.
+        name = _UNSAFE.sub("-", f"{message.id}.{recipient.id}.{int(now_utc)}.{kind}")
+        id = f"<{name}@{self.hostname}>"
+        fields = self._fields(message, kind, recipient, found, now_utc, id)
+        return Report(report_parts.multipart(fields, parts), told, id)
 
     def _for_people(
         self,
@@ -180,15 +185,13 @@ class Reporter:
         recipient: Recipient,
         original: Original,
         now_utc: float,
+        message_id: str,
     ) -> list[str]:
         told = _reverse_path(message, recipient)
         # In a domain of ours, so that the report is signed and can be answered.
         near = (told, recipient.original, recipient.forward_path)
         domains = [address.rpartition("@")[2] for address in near]
         domain = next(filter(self.is_own, domains), self.hostname)
-        # An id may hold a list's address.
-        id = _UNSAFE.sub("-", message.id)
-        own = f"{id}.{recipient.id}.{int(now_utc)}.{kind}@{self.hostname}"
         subject = f"{SUBJECTS[kind]}: {original.subject}".rstrip(": ")
         fields = [
             f"Date: {date_time(now_utc)}",
@@ -196,7 +199,7 @@ class Reporter:
             # The sender, where the reverse-path is an address of ours for them.
             f"To: <{message.reverse_path or told}>",
             f"Subject: {encoded_words.text(subject)}",
-            f"Message-ID: <{own}>",
+            f"Message-ID: {message_id}",
             "Auto-Submitted: auto-replied",  # RFC 3834 section 5
         ]
         if original.message_id:

@@ -168,6 +168,8 @@ class Session:
         replies = transaction.replies(reply)
         taken = any(each.positive for each in replies.each)
         said = reply if taken or not replies.each else replies.each[0]
+        if taken:
+            self._log_copies(transaction, replies)
         self._log_message(transaction, event.size_octets, said)
         return replies
 
@@ -245,6 +247,21 @@ class Session:
             reply_code=reply.code,
             **why,
         )
+
+    def _log_copies(self, transaction: Transaction, replies: Replies) -> None:
+        """Say who of a message's recipients did not get it."""
+        for forward_path, reply in zip(
+            transaction.recipients, replies.each, strict=True
+        ):
+            if not reply.positive:
+                log.info(
+                    "copy refused: {reason}",
+                    reason=reply.text,
+                    reply_code=reply.code,
+                    **self.who(),
+                    transaction=transaction.name,
+                    forward_path=forward_path,
+                )
 
     def _story(self, transaction: Transaction) -> dict[str, Any]:
         """Return what is known of a transaction at its end."""

@@ -322,6 +322,7 @@ class Transaction:
             reply = self._failure(reason)
             if target != self._sent:  # which may be missing: the mail goes out
                 self._fail(target.folder, reply)
+        self._keep_rest()
         if not self._onward:
             return
         spooled = next((c for c in delivered if c.target == queue.spool), None)
@@ -344,12 +345,41 @@ class Transaction:
     def _fail(self, folder: str, reply: Reply) -> None:
         """See to a copy that cannot be made now: it waits, or LMTP's client does."""
         self._failed[folder] = reply
-        if self._client.role == "lmtp":
-            return
+        if self._client.role != "lmtp":
+            self._let_wait(folder)
+
+    def _let_wait(self, folder: str) -> None:
         for rcpt, destination in self._rcpts:
             for account in getattr(destination, "accounts", ()):
                 if account.folder == folder:
                     self._onward.account(rcpt, account)
+
+    def _keep_rest(self) -> None:
+        """Have the rest wait of what LMTP's client could not send in part again.
+
+        An alias has one reply: if it were a refusal, its other members would get the
+        message again, each time that the client tries.
+        """
+        if self._client.role != "lmtp" or not self._failed:
+            return
+        reached = [
+            (
+                {account.folder for account in getattr(destination, "accounts", ())},
+                bool(getattr(destination, "outside", ()))
+                or bool(getattr(destination, "lists", ())),
+            )
+            for _, destination in self._rcpts
+        ]
+        found = True
+        while found:  # what waits is kept, and so may be a part of another alias
+            found = False
+            for folders, elsewhere in reached:
+                failed = folders & self._failed.keys()
+                if failed and (elsewhere or folders > failed):
+                    for folder in failed:
+                        del self._failed[folder]
+                        self._let_wait(folder)
+                    found = True
 
     def _all_targets(self) -> list[Target]:
         targets = [*self._targets.values()]
@@ -422,6 +452,7 @@ class Transaction:
             except PluginFailed:
                 self._fail(folder, LOCAL_ERROR)
             del self._targets[folder]
+        self._keep_rest()
         waiting = len(self._onward.recipients)
         if (
             self._client.role != "lmtp"

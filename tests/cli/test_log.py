@@ -1,8 +1,10 @@
 """``mailsrv log trace``: what is found of a message, in text and in JSON."""
 
+import bz2
 import gzip
 import json
-from collections.abc import Mapping
+import lzma
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -68,6 +70,47 @@ LOG = [
     ),
     event("closed: HTTP", session="s3", peer="192.0.2.3"),
 ]
+# An alias leads elsewhere, and the report on that.
+REPORTED = [
+    event(
+        "message accepted",
+        session="s4",
+        transaction="t4",
+        message_id="<four@example.test>",
+        reverse_path="zoe@else.test",
+        forward_paths="sales@example.test",
+    ),
+    event(
+        "{forward_path}: {state}",
+        transaction="t4",
+        reverse_path="SRS0=x@example.test",
+        forward_path="Jörg@far.test",
+        state="failed",
+    ),
+    event(
+        "{kind} report for {transaction}",
+        kind="failed",
+        transaction="t4",
+        report="r1",
+        message_id="<t4.1.failed@mail.example.test>",
+        forward_path="zoe@else.test",
+    ),
+    event(
+        "{forward_path}: {state}",
+        transaction="r1",
+        reverse_path="",
+        forward_path="zoe@else.test",
+        state="delivered",
+    ),
+    event(
+        "message accepted",
+        session="s5",
+        transaction="t5",
+        message_id='<"a b"@else.test>',
+        reverse_path='"a b"@else.test',
+        forward_paths=f'{BEN} "c d"@example.test {ANNA}',
+    ),
+]
 
 
 class TraceTests(SynchronousTestCase):
@@ -75,10 +118,16 @@ class TraceTests(SynchronousTestCase):
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
-    def trace(self, wanted: str, *options: str, as_json: bool = False) -> Result:
+    def trace(
+        self,
+        wanted: str,
+        *options: str,
+        as_json: bool = False,
+        log: Sequence[Mapping[str, object]] = LOG,
+    ) -> Result:
         write = json_line if as_json else text_line
         file = self.folder / "log"
-        file.write_text("".join(write(row) + "\n" for row in LOG))
+        file.write_text("".join(write(dict(row)) + "\n" for row in log))
         command = ["log", "trace", wanted, "--file", str(file), *options]
         return CliRunner().invoke(main, command)
 
@@ -104,6 +153,47 @@ class TraceTests(SynchronousTestCase):
                 ("s3", ["s3 -"]),
             ):
                 self.assertEqual(self.found(wanted, as_json), lines, wanted)
+
+    def test_reports_and_what_goes_elsewhere(self) -> None:
+        life = ["t4", "t4", "t4 r1", "r1"]
+        for as_json in (False, True):
+            for wanted, lines in (
+                ("four@example.test", life),
+                ("t4", life),
+                ("jÖrg@far.test", life),
+                ("zoe@else.test", life),
+                ("r1", life),
+                ("<t4.1.failed@mail.example.test>", life),
+                ('"c d"@example.test', ["t5"]),
+                ('<"A b"@else.test>', ["t5"]),
+                (ANNA, ["t5"]),
+            ):
+                result = self.trace(wanted, "--json", as_json=as_json, log=REPORTED)
+                rows = map(json.loads, result.output.splitlines())
+                found = [
+                    f"{row['transaction']} {row.get('report', '')}".rstrip()
+                    for row in rows
+                ]
+                self.assertEqual(found, lines, (wanted, as_json))
+
+    def test_nothing_is_asked(self) -> None:
+        for wanted in ("", "<>", " "):
+            result = self.trace(wanted)
+            self.assertEqual(result.exit_code, 2)
+            self.assertNotIn("session", result.output)
+
+    def test_packed_files(self) -> None:
+        octets = "".join(text_line(row) + "\n" for row in LOG).encode()
+        plain = self.trace("t1").output
+        for pack in (gzip.compress, bz2.compress, lzma.compress):
+            file = self.folder / "packed"
+            file.write_bytes(pack(octets))
+            command = ["log", "trace", "t1", "--file", str(file)]
+            self.assertEqual(CliRunner().invoke(main, command).output, plain)
+            file.write_bytes(pack(octets)[:-20])
+            result = CliRunner().invoke(main, command)
+            self.assertEqual(result.exit_code, 1)
+            self.assertIn("packed cannot be read", result.output)
 
     def test_as_it_stands(self) -> None:
         output = self.trace("one@example.test").output

@@ -308,6 +308,16 @@ class DelivererTests(PluginCase):
         self.assertEqual([target.folder for target in message.targets], [BERT])
         self.flushLoggedErrors(ZeroDivisionError)
 
+    def test_over_lmtp_the_rest_of_a_group_waits(self) -> None:
+        policies = self.policies(deliverers=[FailingFor(ANNA), MemoryDeliverer(BERT)])
+        client = Connection(self.factory("lmtp", plugins=policies))
+        client.send(b"LHLO client.test\r\n" + MAIL + rcpt("team@example.test"))
+        client.send(b"DATA\r\n")
+        self.assertEqual(client.codes(MESSAGE + b".\r\n"), [250])
+        [(_, [row], _)] = self.queue.taken
+        self.assertEqual(row.forward_path, ANNA)
+        self.flushLoggedErrors(ZeroDivisionError)
+
 
 class FailingFor:
     def __init__(self, account: str) -> None:

@@ -865,10 +865,58 @@ class LmtpTests(OfficeCase):
         codes = client.codes(
             MAIL
             + b"".join(map(rcpt, (ANNA, "nobody@example.test", BERT, ANNA)))
-            + rcpt("team@example.test")
             + b"BDAT 2 LAST\r\n\r\n"
         )
-        self.assertEqual(codes, [250, 250, 550, 250, 250, 250, 250, 451, 250, 451])
+        self.assertEqual(codes, [250, 250, 550, 250, 250, 250, 451, 250])
+        self.assertEqual(self.queue.taken, [])
+        [event] = self.infos("copy refused")
+        self.assertEqual((event["forward_path"], event["reply_code"]), (BERT, 451))
+
+    def test_a_group_that_is_reached_in_part(self) -> None:
+        # Refused, it would be sent to again, and to Anna twice.
+        client = self.client()
+        self.store.failing = {BERT}
+        for others, waiting in (
+            ((), [BERT]),
+            ((BERT,), [BERT]),  # who waits anyway
+            ((ANNA, BERT), [BERT]),
+        ):
+            recipients = ["team@example.test", *others]
+            codes = client.codes(
+                MAIL + b"".join(map(rcpt, recipients)) + b"BDAT 2 LAST\r\n\r\n"
+            )
+            self.assertEqual(codes, [250] * (1 + 2 * len(recipients)))
+            _, rows, _ = self.queue.taken.pop()
+            self.assertEqual([row.forward_path for row in rows], waiting)
+
+    def test_a_group_that_is_not_reached(self) -> None:
+        client = self.client()
+        self.store.failing = {ANNA, BERT}
+        codes = client.codes(
+            MAIL + rcpt("team@example.test") + rcpt(CARL) + b"BDAT 2 LAST\r\n\r\n"
+        )
+        self.assertEqual(codes, [250, 250, 250, 451, 250])
+        self.assertEqual(self.queue.taken, [])
+
+    def test_groups_that_share_who_was_not_reached(self) -> None:
+        self.database.edit(
+            lambda d: edits.add_group(
+                edits.add_group(d, "two@example.test", [BERT, CARL]),
+                "far@example.test",
+                [CARL, "eve@else.test"],
+            )
+        )
+        client = self.client()
+        self.store.failing = {BERT, CARL}
+        recipients = (ANNA, "two@example.test", "far@example.test")
+        codes = client.codes(
+            MAIL + b"".join(map(rcpt, recipients)) + b"BDAT 2 LAST\r\n\r\n"
+        )
+        self.assertEqual(codes, [250] * 7)
+        _, rows, _ = self.queue.taken.pop()
+        self.assertEqual(
+            sorted(row.forward_path for row in rows), [BERT, CARL, "eve@else.test"]
+        )
 
     def test_a_refused_message(self) -> None:
         client = self.client()
