@@ -9,7 +9,7 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from twisted.internet.endpoints import serverFromString
@@ -19,7 +19,7 @@ from mailsrv.accounts import devices
 from mailsrv.dns.servers import parse_server
 from mailsrv.doors import plugin
 from mailsrv.relay import routes
-from mailsrv.settings import Settings
+from mailsrv.settings import Listener, Settings
 from mailsrv.settings_file import Problem
 from mailsrv.store import pop3_uidl
 from mailsrv.tls.contexts import UnusableCertificate, load_certificates
@@ -110,6 +110,7 @@ def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
         if listener.service in IMPLICIT_TLS and not settings.tls.certificate:
             wrong = f'"{listener.service}" needs TLS, and no certificate is set'
             yield Problem(f"{key}.service", wrong, "add a [[tls.certificate]]")
+        yield from _proxies(settings, listener, key)
         endpoint = listener.endpoint.removeprefix(PROXY_PREFIX)
         kind = endpoint.partition(":")[0]
         if kind == "systemd":
@@ -132,6 +133,27 @@ def _listeners(settings: Settings, reactor: object) -> Iterator[Problem]:
         except (ValueError, TypeError, LookupError) as error:
             wrong = f'"{listener.endpoint}" is no endpoint ({error})'
             yield Problem(f"{key}.endpoint", wrong, 'such as "tcp:25"')
+
+
+def _proxies(settings: Settings, listener: Listener, key: str) -> Iterator[Problem]:
+    """Who may say whose connection it is: to devices that is as good as a password."""
+    for text in listener.proxies:
+        try:
+            ip_network(text)
+        except ValueError as error:
+            yield Problem(f"{key}.proxies", str(error), 'such as "192.0.2.1"')
+    endpoint = listener.endpoint.removeprefix(PROXY_PREFIX)
+    if endpoint == listener.endpoint:
+        if listener.proxies:
+            wrong = f'"{endpoint}" asks no proxy'
+            yield Problem(f"{key}.proxies", wrong, f'"{PROXY_PREFIX}{endpoint}"')
+    elif (
+        settings.smtp.trusted_networks
+        and listener.service in ("submission", "submissions")
+        and not (listener.proxies or _is_local(endpoint))
+    ):
+        wrong = "whoever reaches this port could claim to be in a trusted network"
+        yield Problem(f"{key}.proxies", wrong, "the addresses of your proxies")
 
 
 def _web(settings: Settings) -> Iterator[Problem]:

@@ -230,19 +230,33 @@ class ProxyHeader(Protocol):
 
 
 class ProxiedDoor(Factory):
-    """A door behind a proxy."""
+    """A door behind a proxy: one of `proxies`, or anybody if there are none."""
 
     noisy = False
 
-    def __init__(self, door: Door, clock: IReactorTime) -> None:
+    def __init__(
+        self, door: Door, clock: IReactorTime, proxies: Sequence[str] = ()
+    ) -> None:
         self._door = door
         self._clock = clock
+        self._proxies = [ipaddress.ip_network(text) for text in proxies]
 
     def logPrefix(self) -> str:
         return self._door.logPrefix()
 
-    def buildProtocol(self, addr: IAddress | None) -> ProxyHeader:
+    def buildProtocol(self, addr: IAddress | None) -> ProxyHeader | None:
+        if self._proxies and not self._is_proxy(addr):
+            log.warn("not one of the proxies", peer="" if addr is None else _host(addr))
+            return None
         return ProxyHeader(self._door, self._clock)
+
+    def _is_proxy(self, addr: IAddress | None) -> bool:
+        if addr is None or not (host := _host(addr)):  # a UNIX socket
+            return True
+        address = ipaddress.ip_address(host)
+        if isinstance(address, ipaddress.IPv6Address):
+            address = address.ipv4_mapped or address
+        return any(address in network for network in self._proxies)
 
 
 class Listeners:
@@ -261,7 +275,11 @@ class Listeners:
             door: IProtocolFactory = self._doors[listener.service]
             text = listener.endpoint.removeprefix(PROXY_PREFIX)
             if text != listener.endpoint:
-                door = ProxiedDoor(self._doors[listener.service], IReactorTime(reactor))
+                door = ProxiedDoor(
+                    self._doors[listener.service],
+                    IReactorTime(reactor),
+                    listener.proxies,
+                )
             if text.startswith(("tcp:", "tcp6:")) and ":backlog=" not in text:
                 text += f":backlog={BACKLOG}"
             bound = serverFromString(reactor, text).listen(door)

@@ -62,6 +62,13 @@ class Listener:
     endpoint: str = attrs.field(
         metadata={"doc": "a Twisted endpoint string, such as tcp:25"}
     )
+    proxies: list[str] = attrs.field(
+        factory=list,
+        metadata={
+            "doc": "addresses and networks of the proxies that a haproxy: endpoint "
+            "believes; none: whoever reaches it"
+        },
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
@@ -99,7 +99,9 @@ class ProxiedTests(TestCase):
         self.made = recording.made
         factory = ProxiedDoor(self.door, self.clock)
         self.transport = StringTransportWithDisconnection()
-        self.transport.protocol = factory.buildProtocol(None)
+        protocol = factory.buildProtocol(None)
+        assert protocol is not None
+        self.transport.protocol = protocol
         self.transport.protocol.makeConnection(self.transport)
 
     def send(self, octets: bytes) -> None:
@@ -130,6 +132,19 @@ class ProxiedTests(TestCase):
         self.send(b"PROXY")
         self.clock.advance(PROXY_HEADER_S)
         self.assertFalse(self.transport.connected)
+
+    def test_only_proxies_are_believed(self) -> None:
+        factory = ProxiedDoor(self.door, self.clock, ["192.0.2.1", "fd00::/8"])
+        for address, good in (
+            (IPv4Address("TCP", "192.0.2.1", 1234), True),
+            (IPv6Address("TCP", "::ffff:192.0.2.1", 1234), True),
+            (IPv6Address("TCP", "fd00::1", 1234), True),
+            (UNIXAddress(b"/run/x"), True),
+            (IPv4Address("TCP", "192.0.2.2", 1234), False),
+            (IPv6Address("TCP", "fe80::1%lo", 1234), False),
+        ):
+            protocol = factory.buildProtocol(address)
+            self.assertEqual(protocol is not None, good, address)
 
     def test_a_closed_door_stays_closed(self) -> None:
         self.door.inside = None

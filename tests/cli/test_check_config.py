@@ -125,6 +125,26 @@ send_as = ["scanner"]
             output = self.check(text)
             self.assertEqual("can be reached from elsewhere" in output, not good)
 
+    def test_who_may_say_whose_connection_it_is(self) -> None:
+        devices = (
+            '[[smtp.trusted_networks]]\nnetworks = ["192.168.1.20"]\n'
+            'send_as = ["scanner@example.test"]\n'
+        )
+        for endpoint, more, trusted, wrong in (
+            ("haproxy:tcp:587", "", devices, "could claim"),
+            ("haproxy:tcp:587:interface=127.0.0.1", "", devices, ""),
+            ("haproxy:unix:/tmp/x", "", devices, ""),
+            ("haproxy:tcp:587", 'proxies = ["192.0.2.1"]\n', devices, ""),
+            ("haproxy:tcp:587", "", "", ""),
+            ("haproxy:tcp:587", 'proxies = ["a.test"]\n', "", "a.test"),
+            ("tcp:587", 'proxies = ["192.0.2.1"]\n', "", "asks no proxy"),
+            ("tcp:587", "", devices, ""),
+        ):
+            text = f'[[listen]]\nservice = "submission"\nendpoint = "{endpoint}"\n'
+            output = self.check(text + more + trusted)
+            self.assertEqual("listen[1].proxies" in output, bool(wrong), output)
+            self.assertIn(wrong, output)
+
     def test_implicit_tls_needs_a_certificate(self) -> None:
         output = self.check('[[listen]]\nservice = "imaps"\nendpoint = "tcp:993"\n')
         self.assertIn("listen[1].service", output)
