@@ -8,7 +8,10 @@ from mailsrv.cli.log_lines import Line, events, parse
 _PATHS = ("reverse_path", "forward_path", "forward_paths")
 # A quick look at what a line may be of, in text and in JSON. A peer's text may have
 # the form: what is found here is parsed.
-_IDS = re.compile(r'[ "](?:session|transaction|report)(?:=|": )"?([^\s"]+)')
+_IDS = re.compile(
+    r'[ "](?:session|transaction|report)(?:=|": )"?([^\s".]+(?:\.[^\s".]+){0,2})'
+)
+_ID = re.compile(r"[^.]*(?:\.[^.]*){0,2}")
 
 
 def trace(wanted: str, read: Callable[[], Iterable[str]]) -> Iterator[Line]:
@@ -26,7 +29,7 @@ def trace(wanted: str, read: Callable[[], Iterable[str]]) -> Iterator[Line]:
     message_ids: set[str] = set()
 
     def note(line: Line) -> None:
-        transactions.update((line.get("transaction"), line.get("report")))
+        transactions.update((_transaction(line), line.get("report")))
         sessions.add(line.get("session"))
 
     for text in events(read()):
@@ -52,7 +55,7 @@ def trace(wanted: str, read: Callable[[], Iterable[str]]) -> Iterator[Line]:
         if sessions.isdisjoint(ids) and transactions.isdisjoint(ids):
             continue
         line = parse(text)
-        transaction, report = line.get("transaction"), line.get("report")
+        transaction, report = _transaction(line), line.get("report")
         if transaction in transactions:
             if report:
                 transactions.add(report)  # it comes before the report's own lines
@@ -61,6 +64,12 @@ def trace(wanted: str, read: Callable[[], Iterable[str]]) -> Iterator[Line]:
             not transaction and line.get("session") in sessions
         ):
             yield line
+
+
+def _transaction(line: Line) -> str:
+    """Return the id that it began with: a list's copies have its name behind that."""
+    found = _ID.match(line.get("transaction"))
+    return found[0] if found else ""
 
 
 def _plain(text: str) -> str:
@@ -79,7 +88,8 @@ def _is_id(wanted: str, line: Line) -> bool:
     """Whether the line's message, transaction, report or session is the one."""
     if wanted == _plain(line.get("message_id")):
         return True
-    return wanted in map(line.get, ("transaction", "report", "session"))
+    ids = map(line.get, ("transaction", "report", "session"))
+    return wanted in (*ids, _transaction(line))
 
 
 def _is_path(wanted: str, line: Line) -> bool:

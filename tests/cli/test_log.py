@@ -176,6 +176,23 @@ class TraceTests(SynchronousTestCase):
                 ]
                 self.assertEqual(found, lines, (wanted, as_json))
 
+    def test_copies_of_a_list(self) -> None:
+        post, copies = "1a.5e.1", "1a.5e.1.news@example.test"
+        report = "1b.queue.3"
+        log = [
+            event("message accepted", transaction=post, forward_paths="news@a.test"),
+            event("{forward_path}: sent", transaction=copies, forward_path=BEN),
+            event("report", transaction=copies, report=report, forward_path=ANNA),
+            event("{forward_path}: sent", transaction=report, forward_path=ANNA),
+            event("message accepted", transaction="1a.5e.2", forward_paths=CARA),
+        ]
+        for as_json in (False, True):
+            for wanted in (post, copies, BEN, "news@a.test", report):
+                result = self.trace(wanted, "--json", as_json=as_json, log=log)
+                rows = map(json.loads, result.output.splitlines())
+                found = [row["transaction"] for row in rows]
+                self.assertEqual(found, [post, copies, copies, report], wanted)
+
     def test_nothing_is_asked(self) -> None:
         for wanted in ("", "<>", " "):
             result = self.trace(wanted)
