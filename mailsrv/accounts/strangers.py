@@ -45,9 +45,12 @@ def loggable(directory: Directory, login: str) -> str:
     if account is not None:
         return account.name
     try:
-        return parse(login).canonical
+        address = parse(login)
     except InvalidAddress:
         return "?"
+    # Passwords may hold an @, too.
+    is_full = "." in address.domain or address.domain in directory.domains
+    return address.canonical if is_full else "?"
 
 
 def _drawn(directory: Directory, name: str) -> int:

@@ -263,6 +263,7 @@ class LogTests(AuthenticatorCase):
         self.good("anna", "secret")
         self.refused("Nobody@Elsewhere.test", "geheim")
         self.refused("my password", "geheim")
+        self.refused("my@password", "geheim")
         lines = [(e["log_format"], e["user"], e["peer"]) for e in self.events]
         self.assertEqual(
             lines,
@@ -270,7 +271,9 @@ class LogTests(AuthenticatorCase):
                 ("login", ANNA, "192.0.2.1"),
                 ("login failed", "nobody@elsewhere.test", "192.0.2.1"),
                 ("login failed", "?", "192.0.2.1"),
+                ("login failed", "?", "192.0.2.1"),
             ],
         )
         self.assertNotIn("geheim", repr(self.events))
         self.assertNotIn("my password", repr(self.events))
+        self.assertNotIn("my@password", repr(self.events))
