@@ -19,7 +19,13 @@ from mailsrv.accounts.directory import Directory, MailingList
 from mailsrv.lists import bounces, posting
 from mailsrv.lists.letters import Letter, Writer
 from mailsrv.lists.members import Held, Member, Members, State
-from mailsrv.lists.post import Post, confirm_link, read, subject
+from mailsrv.lists.post import (
+    Post,
+    confirm_link,
+    read,
+    subject,
+    unsubscribe_link,
+)
 from mailsrv.lists.posting import Distributor
 from mailsrv.lists.tokens import BadToken, Purpose, Tokens
 from mailsrv.queue.addressing import Addressing
@@ -142,10 +148,10 @@ class ListCarrier:
             return _IGNORED, ()
         if to.command in list_addresses.TO_PEOPLE:  # who also get our own notices
             return _DONE, await self._to_owners(mail, mailing)
+        if to.command is Command.POST and not post.is_answer:
+            return await self._post(mail, mailing)
         if post.is_automatic:
             return _IGNORED, ()
-        if to.command is Command.POST:
-            return await self._post(mail, mailing)
         if to.command is Command.SUBSCRIBE:
             return await self._subscribe(mail, mailing), ()
         if to.command is Command.CONFIRM:
@@ -160,12 +166,26 @@ class ListCarrier:
         _, author = mail.post.author
         member = await self._run(lambda: self._members.find(mailing.name, author))
         is_member = member is not None and member.state is State.SUBSCRIBED
-        if posting.may_post(mailing, author, is_member=is_member):
+        may_post = posting.may_post(mailing, author, is_member=is_member)
+        if may_post and self._has_logged_in(mail.message, mailing, author):
             return _DONE, await self._distributor.entries(
                 mail.message, mail.post, mailing
             )
         await self._hold(mail, mailing, author)
         return (250, "2.0.0", "Waits for a moderator"), ()
+
+    def _has_logged_in(
+        self, message: Message, mailing: MailingList, author: str
+    ) -> bool:
+        """Whether an author whose account is here is who has sent the message.
+
+        Who uses our domains in the reverse-path was asked in SMTP (`ListPosting`); in
+        From alone others could write it. Of authors elsewhere nothing is known.
+        """
+        own = self._directory().domains
+        is_ours = author.rpartition("@")[2] in own
+        sender_domain = message.reverse_path.rpartition("@")[2].lower()
+        return mailing.posting == "anyone" or not is_ours or sender_domain in own
 
     async def _hold(self, mail: _Mail, mailing: MailingList, author: str) -> None:
         """Keep a post until a moderator has decided, and ask the owners."""
@@ -178,7 +198,12 @@ class ListCarrier:
                     self._spool.path(message.file), self._held_folder / message.file
                 )
             return self._members.hold(
-                mailing.name, message.file, message.reverse_path, author, about
+                mailing.name,
+                message.file,
+                message.reverse_path,
+                author,
+                about,
+                require_tls=message.require_tls,
             )
 
         held = await self._run(keep)
@@ -232,11 +257,13 @@ class ListCarrier:
             octets,
             skip_octets=skip,
             eight_bit=eight_bit,
+            require_tls=held.require_tls,
         )
 
     def _forget(self, held: Held) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(self._held_folder / held.message)
+        if not self._members.waits_elsewhere(held):
+            with suppress(FileNotFoundError):
+                os.unlink(self._held_folder / held.message)
         self._members.drop_held(held.id)
 
     def sweep(self) -> None:
@@ -289,11 +316,24 @@ class ListCarrier:
             return _DONE if await self.unsubscribe(mail.to.token) else _BAD_TOKEN
         _, author = mail.post.author
         name = mail.to.name
-        if mail.post.is_automatic or not author:
+        if mail.post.is_automatic or not author or mail.list is None:
             return _IGNORED
-        if await self._run(lambda: self._members.unsubscribe(name, author)):
+        if mail.message.account != author:
+            await self._ask_whether_to_leave(mail.list, author)
+        elif await self._run(lambda: self._members.unsubscribe(name, author)):
             await self._say_goodbye(name, author, mail.message.id)
         return _DONE
+
+    async def _ask_whether_to_leave(self, mailing: MailingList, author: str) -> None:
+        """Ask a member, once a day: anybody can write its address into From."""
+        member = await self._run(lambda: self._members.find(mailing.name, author))
+        if member is None or member.state is State.UNSUBSCRIBED:
+            return
+        token = self._tokens.make(Purpose.UNSUBSCRIBE, member.id)
+        base = self._base_url()
+        link = None if base is None else unsubscribe_link(base, token)
+        letter = self._writer(mailing).leave(author, token, link)
+        await self._send(letter, once=f"leave-{member.id}-{int(self._now() // 86400)}")
 
     async def named_by(self, purpose: Purpose, token: str) -> Member | None:
         """Return whom a token names; None: a bad one."""

@@ -9,6 +9,7 @@ from mailsrv.mime import encoded_words
 from mailsrv.mime.date import date_time
 from mailsrv.routing.list_addresses import Command, write
 
+MAX_SUBJECT = 200  # characters that an owner is shown
 _QUESTION = """\
 Somebody, probably you, wants this address to be on the mailing list
 {title} <{name}>.
@@ -21,6 +22,14 @@ _WELCOME = """\
 You are on the mailing list {title} <{name}> now.
 
 To leave it, write to {leave}
+"""
+_LEAVE = """\
+Somebody, probably you, wants this address to be taken off the mailing list
+{title} <{name}>.
+
+To confirm, answer this message, without changing anything{link}.
+
+If it was not you, do nothing.
 """
 _GOODBYE = """\
 You are no longer on the mailing list {title} <{name}>.
@@ -73,6 +82,13 @@ class Writer:
         text = self._text(_WELCOME, leave=leave)
         return self._letter(address, "Welcome", text, leave, f"welcome.{token}")
 
+    def leave(self, address: str, token: str, link: str | None) -> Letter:
+        """Ask whether an address wants to be off the list."""
+        leave = write(self.mailing.name, Command.UNSUBSCRIBE, token)
+        also = f", or open\n{link}" if link else ""
+        text = self._text(_LEAVE, link=also)
+        return self._letter(address, "Please confirm", text, leave, f"leave.{token}")
+
     def goodbye(self, address: str, key: str) -> Letter:
         owner = write(self.mailing.name, Command.OWNER)
         text = self._text(_GOODBYE)
@@ -85,7 +101,8 @@ class Writer:
         text = self._text(
             _HELD,
             author=shown(author) if author else "(not plain)",
-            subject=subject,
+            # On one line: what comes encoded may have line ends.
+            subject=" ".join(subject.split())[:MAX_SUBJECT],
             approve=write(self.mailing.name, Command.APPROVE, token),
             reject=write(self.mailing.name, Command.REJECT, token),
             days=str(days),

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,30 @@ _MIGRATIONS = (
         PRIMARY KEY (run, member)
     ) WITHOUT ROWID;
     """,
+    # One message may wait for the moderators of several lists.
+    """
+    CREATE TABLE held_by_list (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        list TEXT NOT NULL,
+        message TEXT NOT NULL,
+        reverse_path TEXT NOT NULL,
+        author TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        at_utc REAL NOT NULL,
+        decided TEXT NOT NULL DEFAULT '',
+        require_tls INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (list, message)
+    );
+    INSERT INTO sqlite_sequence (name, seq)
+        SELECT 'held_by_list', seq FROM sqlite_sequence WHERE name = 'held';
+    INSERT INTO held_by_list (id, list, message, reverse_path, author, subject,
+        at_utc, decided)
+        SELECT id, list, message, reverse_path, author, subject, at_utc, decided
+        FROM held;
+    DROP TABLE held;
+    ALTER TABLE held_by_list RENAME TO held;
+    CREATE INDEX held_message ON held (message);
+    """,
 )
 
 
@@ -99,6 +123,7 @@ class Held:
     subject: str
     at_utc: float
     decided: str  # by what; empty: it waits
+    require_tls: bool  # RFC 8689
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,20 +320,29 @@ class Members:
     # Held posts
 
     def hold(
-        self, name: str, message: str, reverse_path: str, author: str, subject: str
+        self,
+        name: str,
+        message: str,
+        reverse_path: str,
+        author: str,
+        subject: str,
+        *,
+        require_tls: bool = False,
     ) -> Held:
-        """Note a post that waits for a moderator; the same one once."""
+        """Note a post that waits for a list's moderator; the same one once."""
+        now = self._now()
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO held (list, message, reverse_path, author, subject,"
-                " at_utc) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (name, message, reverse_path, author, subject, self._now()),
+                " at_utc, require_tls) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                (name, message, reverse_path, author, subject, now, require_tls),
             )
             row = db.execute(
-                f"SELECT {_HELD} FROM held WHERE message = ?",  # noqa: S608
-                (message,),
+                f"SELECT {_HELD} FROM held WHERE list = ? AND message = ?",  # noqa: S608
+                (name, message),
             ).fetchone()
-            return Held(*row)
+            return _held(row)
 
     def held(self, number: int) -> Held | None:
         """The held post of this number, also a decided one."""
@@ -317,7 +351,7 @@ class Members:
                 f"SELECT {_HELD} FROM held WHERE id = ?",  # noqa: S608
                 (number,),
             ).fetchone()
-            return Held(*row) if row else None
+            return _held(row) if row else None
 
     def waiting(self, name: str) -> list[Held]:
         """The posts to a list that wait, oldest first."""
@@ -327,7 +361,7 @@ class Members:
                 " ORDER BY id",
                 (name,),
             )
-            return [Held(*row) for row in rows]
+            return [_held(row) for row in rows]
 
     def decide(self, number: int, decided: str) -> bool:
         """Note a moderator's decision; False: there was another one before."""
@@ -346,7 +380,16 @@ class Members:
                 f"SELECT {_HELD} FROM held WHERE at_utc <= ?",  # noqa: S608
                 (self._now() - lifetime_s,),
             )
-            return [Held(*row) for row in rows]
+            return [_held(row) for row in rows]
+
+    def waits_elsewhere(self, held: Held) -> bool:
+        """Whether the same message is held for another list as well."""
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT 1 FROM held WHERE message = ? AND id != ? LIMIT 1",
+                (held.message, held.id),
+            ).fetchone()
+            return row is not None
 
     def drop_held(self, number: int) -> None:
         """Forget a held post."""
@@ -426,7 +469,7 @@ class Members:
 
 
 _MEMBER = "id, list, address, state, since_utc"
-_HELD = "id, list, message, reverse_path, author, subject, at_utc, decided"
+_HELD = "id, list, message, reverse_path, author, subject, at_utc, decided, require_tls"
 _RUN = "id, key, sender, subject, at_utc"
 
 
@@ -442,6 +485,10 @@ def _member(row: Sequence[Any]) -> Member:
     # Any: what SQLite gives.
     number, name, address, state, since_utc = row
     return Member(number, name, address, State(state), since_utc)
+
+
+def _held(row: Sequence[Any]) -> Held:
+    return replace(Held(*row), require_tls=bool(row[-1]))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -10,13 +10,12 @@ import quopri
 import re
 from collections.abc import Callable, Mapping
 from email import message_from_bytes
-from email.errors import MessageError
 from email.message import EmailMessage
 from email.policy import SMTP
-from typing import Any, cast
+from typing import cast
 
-from mailsrv.accounts.addresses import InvalidAddress, parse
-from mailsrv.lists.post import field_lines
+from mailsrv.lists import post
+from mailsrv.lists.post import Post, field_lines
 from mailsrv.mime import encoded_words
 from mailsrv.mime.date import date_time
 
@@ -54,11 +53,10 @@ class Newsletter:
         self.key = hashlib.sha256(f"{sender}\n".encode() + octets).hexdigest()
         self.sender = sender
         message = message_from_bytes(octets, policy=_POLICY)
-        try:
-            self.subject = " ".join(str(message["Subject"] or "").split())
-            self._from = _author(message, sender, name)
-        except (MessageError, ValueError, LookupError) as error:
-            raise NewsletterRefused(f"its header cannot be read: {error}") from error
+        # By our own reader: the email package loses what is not ASCII there.
+        header = post.read(octets.partition(b"\n\n")[0].partition(b"\n\r\n")[0])
+        self.subject = " ".join(post.subject(header).split())
+        self._from = _author(header, sender, name)
         if not self.subject:
             raise NewsletterRefused(
                 "has no Subject: is it a whole message with its header?"
@@ -112,20 +110,12 @@ def _filled(text: str, values: Values, escape: Callable[[str], str]) -> str:
     return _FIELD.sub(lambda found: escape(values[found[1].lower()]), text)
 
 
-def _author(message: EmailMessage, sender: str, name: str) -> str:
+def _author(header: Post, sender: str, name: str) -> str:
     """Return From, with the name that the message has for the sender, if any."""
-    if name:
-        return f"{encoded_words.phrase(' '.join(name.split()))} <{sender}>"
-    # Any: what is there is known to the email package alone.
-    found: tuple[Any, ...] = getattr(message["From"], "addresses", ())
-    if len(found) == 1:
-        try:
-            if parse(found[0].addr_spec).canonical == sender:
-                shown = encoded_words.phrase(" ".join(found[0].display_name.split()))
-                return f"{shown} <{sender}>".strip()
-        except InvalidAddress:
-            pass
-    return f"<{sender}>"
+    if not name:
+        found, address = header.author
+        name = found if address == sender else ""
+    return f"{encoded_words.phrase(' '.join(name.split()))} <{sender}>".strip()
 
 
 def _make_utf8(part: EmailMessage) -> None:

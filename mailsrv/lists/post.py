@@ -76,6 +76,16 @@ class Post:
         kind = self.first(b"content-type").lower()
         return kind.startswith((b"multipart/report", b"message/delivery-status"))
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether it is one of a program to another message.
+
+        What a program writes by itself (RFC 3834 section 5: auto-generated) is a post
+        like others.
+        """
+        auto = self.first(b"auto-submitted").lower().partition(b";")[0].strip()
+        return self.is_automatic and auto != b"auto-generated"
+
     def has_passed(self, name: str) -> bool:
         """Whether the list has seen it before (RFC 2919 section 6)."""
         mine = list_id(name).encode()

@@ -6,6 +6,7 @@ such a line has an address in the first column of each.
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from mailsrv.accounts.addresses import InvalidAddress, parse
 
 ADDRESS_COLUMNS = ("email", "e-mail", "address", "mail")
 _SEPARATORS = ",;\t"
+_BLANK_LINES = re.compile(r"\A(?:[ \t]*+[\r\n]++)++")
+# What Excel writes and reads before all else.
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t])"?[ \t]*+(?:\r\n|[\r\n])', re.IGNORECASE)
 
 
 class ListRefused(Exception):
@@ -39,13 +43,40 @@ class Recipients:
 
 def read(text: str) -> Recipients:
     """Read a file. Raises ListRefused."""
-    first = text.partition("\n")[0]
-    separator = max(_SEPARATORS, key=first.count)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    text = _BLANK_LINES.sub("", text)
+    if said := _SEPARATOR_LINE.match(text):
+        separator, text = said[1], text[said.end() :]
+    else:
+        separator = _separator(text)
+    # Strict: a quote that is not closed would swallow the rows behind it.
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         return _read(lines)
     except csv.Error as error:
         raise ListRefused(f"line {lines.line_num}: {error}") from error
+
+
+def _separator(text: str) -> str:
+    """Return the separator by which the first line has addresses, or names them."""
+    first = re.split("[\r\n]", text, maxsplit=1)[0]
+    likely = sorted(_SEPARATORS, key=first.count, reverse=True)
+    for separator in likely:
+        try:
+            cells = next(csv.reader([first], delimiter=separator), []) or [""]
+        except csv.Error:  # said again when all of it is read
+            continue
+        named = {cell.strip().lower() for cell in cells}
+        if named & {*ADDRESS_COLUMNS} or _is_address(cells[0].strip()):
+            return separator
+    return likely[0]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse(text)
+    except InvalidAddress:
+        return False
+    return True
 
 
 def _read(lines: Iterable[list[str]]) -> Recipients:

@@ -2,6 +2,7 @@
 
 import re
 import smtplib
+import ssl
 import time
 import urllib.request
 from collections.abc import Callable
@@ -57,6 +58,23 @@ class ListTests(ServerCase):
                 f"From: {sender}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\n{body}\r\n",
             )
 
+    def submit(self, name: str, *to: str, fields: str = "") -> None:
+        """Send as an account here does: logged in."""
+        account = self.server.account(name)
+        with smtplib.SMTP(HOST, self.server.ports["submission"]) as client:
+            client.starttls(context=self.tls())
+            client.login(account.login, self.server.password(name))
+            client.sendmail(
+                account.address,
+                list(to),
+                f"From: {account.address}\r\nSubject: Hi\r\n{fields}\r\nx\r\n",
+            )
+
+    def tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.server.ca))
+        context.check_hostname = False  # it is asked by its address
+        return context
+
     def mails(self, account: str) -> list[str]:
         return [f.read_text() for f in self.server.maildir(account).glob("new/*")]
 
@@ -95,7 +113,7 @@ class ListTests(ServerCase):
         self.run_list("subscribe", STAFF, self.ben, "dead@far.test")
         self.sink.answers["dead@far.test"] = "550 5.1.1 Nobody"
         self.reload()
-        self.post(self.ben, STAFF)
+        self.submit("ben", STAFF)
         self.server.wait_for_log("dead@far.test: failed")
         self.server.wait_for_log("staff-bounces+")
         self.assertEqual(self.mails("anna"), [])  # the list sees to it
@@ -124,10 +142,27 @@ class ListTests(ServerCase):
     def text(self, to: str) -> str:
         return self.sink.copies[to][1].decode()
 
+    def test_nobody_takes_others_off(self) -> None:
+        """Without a token, the address is asked; an account that has logged in is not.
+
+        Who asks for others makes this server write to them once a day at most.
+        """
+        self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
+        self.reload()
+        for _ in range(3):
+            self.post("carl@far.test", "staff-unsubscribe@example.test")
+            self.post(self.ben, "staff-unsubscribe@example.test")
+        self.submit("ben", "staff-unsubscribe@example.test")
+        self.eventually(lambda: re.search("ben@example.test +unsub", self.members()))
+        self.assertRegex(self.members(), "carl@far.test +subscribed")
+        self.assertEqual(len(self.sink.messages), 1)
+        self.post("carl@far.test", self.address("staff-unsubscribe", "carl@far.test"))
+        self.eventually(lambda: re.search("carl@far.test +unsub", self.members()))
+
     def test_leaving_by_one_click(self) -> None:
         self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
         self.reload()
-        self.post(self.ben, STAFF)
+        self.submit("ben", STAFF)
         self.eventually(lambda: "carl@far.test" in self.sink.copies)
         text = self.text("carl@far.test")
         self.assertIn("List-Unsubscribe-Post: List-Unsubscribe=One-Click", text)
@@ -166,16 +201,69 @@ class ListTests(ServerCase):
         self.eventually(lambda: "Subject: Last" in self.text("carl@far.test"))
         self.assertEqual(len(self.sink.messages), 2)
 
+    def held(self, account: str) -> list[str]:
+        """The addresses that approve posts, from the letters to an owner."""
+        found = re.findall(r"\S+-approve\+\S+", "".join(self.mails(account)))
+        return sorted(found)
+
+    def test_one_message_to_two_moderated_lists(self) -> None:
+        self.run_list("create", "board@example.test", "--owner", self.anna)
+        for name, member in ((STAFF, "carl@far.test"), ("board@example.test", "d@e.f")):
+            self.run_list("subscribe", name, member)
+            self.run_list("set", name, "--posting", "moderated")
+        self.reload()
+        with smtplib.SMTP(HOST, self.server.ports["smtp"]) as client:
+            client.sendmail(
+                "s@else.test",
+                [STAFF, "board@example.test"],
+                "From: s@else.test\r\nSubject: x\r\n\r\nx\r\n",
+            )
+        self.eventually(lambda: len(self.held("anna")) == 2)
+        board, staff = self.held("anna")
+        # The decision on one of them says nothing of the other.
+        self.submit("anna", board.replace("-approve+", "-reject+"))
+        self.server.wait_for_log("board-reject+")
+        self.submit("anna", staff)
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
+        self.assertNotIn("d@e.f", self.sink.copies)
+
+    def test_nobody_posts_in_the_name_of_an_account_here(self) -> None:
+        self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
+        self.server.command("alias", "add", "all@example.test", STAFF)
+        for posting in ("members", "moderated", "announce"):
+            self.run_list("set", STAFF, "--posting", posting)
+            self.reload()
+            for to in (STAFF, "all@example.test"):
+                self.assertFalse(self.accepted(self.anna, to), (posting, to))
+        # Nor in From alone.
+        self.run_list("set", STAFF, "--posting", "members")
+        self.reload()
+        with smtplib.SMTP(HOST, self.server.ports["smtp"]) as client:
+            text = f"From: {self.anna}\r\nSubject: x\r\n\r\nx\r\n"
+            client.sendmail("carl@far.test", [STAFF], text)
+        self.eventually(lambda: len(self.held("anna")) == 1)
+        self.assertEqual(self.sink.copies, {})
+        self.submit("ben", STAFF)
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
+
+    def test_posts_of_programs(self) -> None:
+        """What answers by itself is not passed on; what a program writes is."""
+        self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
+        self.reload()
+        self.submit("ben", STAFF, fields="Auto-Submitted: auto-replied\r\n")
+        self.submit("ben", STAFF, fields="Auto-Submitted: auto-generated\r\n")
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
+        self.assertIn("auto-generated", self.text("carl@far.test"))
+        self.assertEqual(len(self.sink.messages), 1)
+
     def test_one_message_to_lists_of_the_same_local_part(self) -> None:
         self.assertEqual(self.server.command("domain", "add", "b.test").returncode, 0)
         self.run_list("create", "staff@b.test", "--owner", self.anna)
         self.run_list("subscribe", STAFF, "carl@far.test", self.ben)
         self.run_list("subscribe", "staff@b.test", "dora@far.test", self.ben)
         self.reload()
-        with smtplib.SMTP(HOST, self.server.ports["smtp"]) as client:
-            to = [STAFF, "staff@b.test", "staff-owner@example.test"]
-            to.append("staff-owner@b.test")
-            client.sendmail(self.ben, to, f"From: {self.ben}\r\nSubject: x\r\n\r\nx")
+        to = [STAFF, "staff@b.test", "staff-owner@example.test", "staff-owner@b.test"]
+        self.submit("ben", *to)
         both = {"carl@far.test", "dora@far.test"}
         self.eventually(lambda: both <= self.sink.copies.keys())
         self.eventually(lambda: len(self.mails("anna")) == 2)

@@ -1,10 +1,17 @@
 """The file of members: who may be put on, who is left alone, who is suspended."""
 
+import sqlite3
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.lists.members import DAY_S, MAX_QUESTIONS_PER_HOUR, Members, State
+from mailsrv.lists.members import (
+    _MIGRATIONS,
+    DAY_S,
+    MAX_QUESTIONS_PER_HOUR,
+    Members,
+    State,
+)
 
 LIST, ANNA, BEN = "staff@example.test", "anna@example.test", "ben@example.org"
 
@@ -124,6 +131,37 @@ class MembersTests(SynchronousTestCase):
         self.assertEqual([h.id for h in self.members.overdue(DAY_S)], [held.id])
         self.members.drop_held(held.id)
         self.assertIsNone(self.members.held(held.id))
+
+    def test_one_post_that_is_held_for_two_lists(self) -> None:
+        held = self.members.hold(LIST, "m1", BEN, BEN, "Hello", require_tls=True)
+        other = self.members.hold("b@example.test", "m1", BEN, BEN, "Hello")
+        self.assertNotEqual(held.id, other.id)
+        self.assertEqual(self.members.waiting(LIST), [held])
+        self.assertEqual((held.require_tls, other.require_tls), (True, False))
+        self.assertTrue(self.members.waits_elsewhere(held))
+        self.members.drop_held(other.id)
+        self.assertFalse(self.members.waits_elsewhere(held))
+
+    def test_held_posts_of_an_earlier_version(self) -> None:
+        path = Path(self.mktemp())
+        old = sqlite3.connect(path)
+        old.executescript(_MIGRATIONS[0])
+        for message in ("m1", "m2", "m3"):
+            old.execute(
+                "INSERT INTO held (list, message, reverse_path, author, subject,"
+                " at_utc) VALUES (?, ?, '', '', '', 1)",
+                (LIST, message),
+            )
+        old.execute("DELETE FROM held WHERE message = 'm3'")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+        old.close()
+        members = Members(path, lambda: 5.0)
+        self.addCleanup(members.close)
+        found = [(held.id, held.message) for held in members.waiting(LIST)]
+        self.assertEqual(found, [(1, "m1"), (2, "m2")])
+        # No number is used again: there may be a token for it.
+        self.assertEqual(members.hold(LIST, "m4", "", "", "").id, 4)
 
     def test_newsletters_are_counted(self) -> None:
         run = self.members.begin_run("key", LIST, "News")

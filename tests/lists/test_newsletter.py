@@ -106,6 +106,17 @@ class NewsletterTests(SynchronousTestCase):
         found = message_from_bytes(copy, policy=default)
         self.assertEqual(found["From"], "The Shöp <news@example.org>")
 
+    def test_header_in_eight_bits(self) -> None:
+        """As an editor writes it, in UTF-8 or not."""
+        text = "From: Bäcker <news@example.org>\nSubject: Grüße\n\nx\n"
+        for charset in ("utf-8", "iso-8859-1"):
+            copy = Newsletter(text.encode(charset), NEWS).copy(
+                "ben@example.net", {}, b"", "1@x", 0.0
+            )
+            read = message_from_bytes(copy, policy=default)
+            self.assertEqual(read["Subject"], "Grüße", charset)
+            self.assertEqual(read["From"], "Bäcker <news@example.org>", charset)
+
     def test_columns_as_spreadsheets_name_them(self) -> None:
         found = self.copy(simple("Dear {{ First Name }}!"), **{"first name": "Ann"})
         self.assertIn("Dear Ann!", found.get_content())
@@ -168,6 +179,32 @@ class RecipientsTests(SynchronousTestCase):
             self.assertEqual(row.address, "a@far.test")
             self.assertEqual(row.values["name"], "Ann")
             self.assertEqual(found.bad, ())
+
+    def test_odd_first_lines(self) -> None:
+        for text in (
+            "sep=;\r\nemail;name\r\na@b.c;Anna\r\n",  # Excel's own
+            '"sep=;"\nemail;name\na@b.c;Anna\n',
+            "\r\n \r\nemail;name\r\na@b.c;Anna\r\n",
+            "email;name;Plz, Ort, Land\na@b.c;Anna;x\n",
+            '"Name";"E-Mail";"Street, No.; City"\r"Anna";"a@b.c";"x"\r',
+            "a@b.c;Anna, Berta, Carla\n",
+        ):
+            [row] = read(text).rows
+            self.assertEqual(row.address, "a@b.c", text)
+            self.assertTrue(
+                row.values.get("name", row.values.get("column2", "")).startswith("Anna")
+            )
+
+    def test_quote_that_is_not_closed(self) -> None:
+        """It would swallow the rows behind it."""
+        for text in (
+            'email,name\na@b.c,"Anna\nd@e.f,Bob\ng@h.i,"Carl"\n',
+            'email,name\na@b.c,"Anna\nd@e.f,Bob\n',
+        ):
+            with self.assertRaises(ListRefused):
+                read(text)
+        [row] = read('email,size\na@b.c,5" and 7"\n').rows
+        self.assertEqual(row.values["size"], '5" and 7"')
 
     def test_plain_addresses(self) -> None:
         found = read("a@far.test\nb@far.test\n")

@@ -54,6 +54,12 @@ class PostTests(SynchronousTestCase):
         for line in ("Auto-Submitted: no", "Precedence: list", "Content-Type: text/x"):
             self.assertFalse(read("Subject: x", line).is_automatic, line)
 
+    def test_what_a_program_writes_by_itself_is_no_answer(self) -> None:
+        self.assertFalse(read("Auto-Submitted: auto-generated; a=b").is_answer)
+        self.assertFalse(read("Auto-Submitted: no").is_answer)
+        for line in ("Auto-Submitted: auto-replied", "Precedence: junk"):
+            self.assertTrue(read("Subject: x", line).is_answer, line)
+
     def test_loops(self) -> None:
         for line in (
             "List-Id: Our staff <Staff.example.test>",
