@@ -323,7 +323,7 @@ def _answer_row(answer: Answer | None) -> list[Any]:
 def _message(row: Sequence[Any]) -> Message:
     values = dict(zip(_MESSAGE, row, strict=True))
     values["priority"] = Priority(values["priority"])
-    for name in ("eight_bit", "smtputf8", "require_tls"):
+    for name in ("eight_bit", "smtputf8", "require_tls", "tls_optional"):
         values[name] = bool(values[name])
     return Message(**values)
 

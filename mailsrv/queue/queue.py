@@ -28,6 +28,7 @@ from mailsrv.queue.report_text import Kind
 from mailsrv.queue.reports import Report, Reporter
 from mailsrv.queue.settling import Rules, settle
 from mailsrv.queue.spool import Spool
+from mailsrv.queue.tls_required import is_tls_optional
 from mailsrv.queue.turns import Turns
 from mailsrv.queue.values import (
     Entry,
@@ -296,6 +297,7 @@ class Queue:
             delivered.size_octets,
             eight_bit=not octets.isascii(),
             smtputf8=not (header.isascii() and reverse_path.isascii()),
+            tls_optional=is_tls_optional(header),
             once=once,
         )
         message = await self._threads.read.run(lambda: self._signed(message))

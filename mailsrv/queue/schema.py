@@ -65,4 +65,7 @@ MIGRATIONS = (
     UPDATE once SET at_utc = (julianday('now') - 2440587.5) * 86400.0;
     CREATE INDEX once_at ON once (at_utc);
     """,
+    """
+    ALTER TABLE message ADD COLUMN tls_optional INTEGER NOT NULL DEFAULT 0;
+    """,
 )

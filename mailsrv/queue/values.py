@@ -65,6 +65,7 @@ class Message:
     eight_bit: bool = False
     smtputf8: bool = False  # the header or the reverse-path is not ASCII
     require_tls: bool = False  # RFC 8689
+    tls_optional: bool = False  # see `tls_required`
     ret: str = ""  # RFC 3461 sections 4.3 and 4.4
     envid: str = ""
     once: str = ""  # a message with this word is taken one time

@@ -110,7 +110,9 @@ class Relay:
         attempt = Attempt(parcel, self._now)
         route = self._routes.find(parcel.message.reverse_path, parcel.destination)
         require_tls = "REQUIRETLS" * parcel.message.require_tls
-        name = f"{self._settings_number} {route.name} {route.tls} {require_tls}"
+        tls_optional = "optional" * parcel.message.tls_optional
+        needs = f"{route.tls} {require_tls} {tls_optional}"
+        name = f"{self._settings_number} {route.name} {needs}"
         while (connection := self._idle.take(name)) is not None:
             said = await self._send(connection, name, attempt)
             if not isinstance(said, NotHere):
@@ -166,7 +168,9 @@ class Relay:
         target, require_tls = route.target, parcel.message.require_tls
         if not target.host and not target.path:
             return await self._policies.for_domain(
-                parcel.destination, require_tls=require_tls
+                parcel.destination,
+                require_tls=require_tls,
+                tls_optional=parcel.message.tls_optional,
             )
         # RFC 8689 section 4.2.1 asks for a certificate that can be verified.
         if route.tls in ("require", "implicit") or (require_tls and target.host):

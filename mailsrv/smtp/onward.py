@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from mailsrv.accounts.directory import Account
 from mailsrv.queue.addressing import domain_of
+from mailsrv.queue.tls_required import is_tls_optional
 from mailsrv.queue.values import (
     ALIAS,
     LIST,
@@ -120,6 +121,8 @@ def message(
         eight_bit=eight_bit,
         smtputf8=mail.smtputf8 and not ascii_only,
         require_tls=mail.require_tls,
+        # RFC 8689 section 3: the field says nothing beside REQUIRETLS.
+        tls_optional=not mail.require_tls and is_tls_optional(header),
         ret=mail.ret,
         envid=mail.envid,
     )

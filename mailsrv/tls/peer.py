@@ -73,9 +73,12 @@ class PeerPolicies(Protocol):
     """What domains demand."""
 
     async def for_domain(
-        self, domain: str, *, require_tls: bool = False
+        self, domain: str, *, require_tls: bool = False, tls_optional: bool = False
     ) -> DomainPolicy:
-        """Return the policy for mail to `domain`; `require_tls`: RFC 8689."""
+        """Return the policy for mail to `domain`.
+
+        RFC 8689: `require_tls` by REQUIRETLS, `tls_optional` by ``TLS-Required: No``.
+        """
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -173,7 +176,7 @@ class Opportunistic:
         self._must = AnyHost(Unverified("must", context))
 
     async def for_domain(
-        self, domain: str, *, require_tls: bool = False
+        self, domain: str, *, require_tls: bool = False, tls_optional: bool = False
     ) -> DomainPolicy:
         return self._must if require_tls else self._may
 

@@ -103,6 +103,12 @@ class HostTls:
             raise
 
 
+def _not_noted(
+    host: HostTls, failure: NotTrusted | None, sending_ip: str, receiving_ip: str
+) -> None:
+    """Nobody wants to know."""
+
+
 def check_named(host: str, sts: StsPolicy) -> None:
     """Check that a policy names the MX host (RFC 8461 4.1). Raises `NotTrusted`."""
     if not sts.allows(host):
@@ -119,6 +125,7 @@ class _Of:
     sts: StsPolicy | None
     setting: RelayTlsPolicy | None
     require_tls: bool
+    tls_optional: bool  # RFC 8689 section 4.2.2: what the domain demands is left aside
 
     @property
     def text(self) -> str:
@@ -139,7 +146,8 @@ class _Of:
         if self._enforces and self.sts is not None:
             with by_sts.noted():
                 check_named(host, self.sts)
-        records = await self._tlsa(host) if policies.settings.dane and secure else None
+        by_dane = policies.settings.dane and secure and not self.tls_optional
+        records = await self._tlsa(host) if by_dane else None
         if records is not None and records.usable:
             # RFC 7672 section 3.2.2: of these names DANE-TA wants one.
             names = tuple(dict.fromkeys((records.base, host, self.domain)))
@@ -195,7 +203,8 @@ class _Of:
             policies.context,
             policies.authorities(self.setting),
             names,
-            policies.note,
+            # RFC 8460 section 3: how such mail went is in no report.
+            _not_noted if self.tls_optional else policies.note,
             verifies,
             tlsa,
             self.sts,
@@ -236,12 +245,13 @@ class Policies:
         self._single = {domain.lower(): one for one in single for domain in one.domains}
 
     async def for_domain(
-        self, domain: str, *, require_tls: bool = False
+        self, domain: str, *, require_tls: bool = False, tls_optional: bool = False
     ) -> DomainPolicy:
         setting = self._setting(domain)
         wants_sts = self.settings.mta_sts and (setting is None or require_tls)
-        sts = await self._sts.policy(domain) if wants_sts else None
-        return _Of(self, domain, sts, setting, require_tls)
+        asked = wants_sts and not tls_optional
+        sts = await self._sts.policy(domain) if asked else None
+        return _Of(self, domain, sts, setting, require_tls, tls_optional)
 
     def authorities(self, setting: RelayTlsPolicy | None) -> X509Store:
         if setting is None or setting.ca_file is None:

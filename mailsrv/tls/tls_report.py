@@ -142,6 +142,7 @@ Message-ID: <{self.id}>
 TLS-Report-Domain: {self.domain}
 TLS-Report-Submitter: {self.hostname}
 Auto-Submitted: auto-generated
+TLS-Required: No
 MIME-Version: 1.0
 Content-Type: multipart/report; report-type="tlsrpt"; boundary="{boundary}"
 

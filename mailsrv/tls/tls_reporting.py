@@ -144,7 +144,7 @@ class TlsReporting:
         today = int(self._now() // _DAY_S)
         due = await self._pool.run(lambda: self._records.unreported(today))
         for day, domain in due:
-            # What cannot be sent now goes an hour later, for a day (section 5.4).
+            # What cannot be sent now goes an hour later, for a day (RFC 8460 5.5).
             if today - day > _TRY_DAYS or await self._report(day, domain):
                 await self._pool.run(partial(self._records.mark, day, domain))
         self._posted = {one for one in self._posted if today - one[0] <= _TRY_DAYS}

@@ -47,6 +47,7 @@ class DatabaseTests(SynchronousTestCase):
             eight_bit=True,
             smtputf8=True,
             require_tls=True,
+            tls_optional=True,
             ret="FULL",
             envid="x+2B",
         )

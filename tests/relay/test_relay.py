@@ -359,6 +359,15 @@ class TlsTests(RelayCase):
         [answer] = await self.carry(self.to(peer))
         self.assertEqual((answer.code, answer.tls), (250, ""))
 
+    async def test_who_may_go_in_clear_goes_alone(self) -> None:
+        """A connection that a message took without TLS must serve no other one."""
+        peer = self.peer()
+        relay = self.to(peer)
+        await self.carry(relay, tls_optional=True)
+        await self.carry(relay)
+        await self.carry(relay, tls_optional=True)
+        self.assertEqual(len(peer.sessions), 2)
+
     async def test_new_settings_want_new_connections(self) -> None:
         """What was in clear under the old ones must not serve the new ones."""
         peer = self.peer()

@@ -852,6 +852,19 @@ class QueueTests(OfficeCase):
         client.send(b"EHLO client.test\r\n")
         self.assertEqual(client.codes(mail), [250])
 
+    def test_tls_required_no(self) -> None:
+        """RFC 8689 section 3: the field says nothing beside REQUIRETLS."""
+        for option, optional in ((b"", True), (b" REQUIRETLS", False)):
+            client = self.submission()
+            wire = (
+                b"MAIL FROM:<anna@example.test>%b\r\nRCPT TO:<a@else.test>\r\nDATA\r\n"
+                b"From: anna@example.test\r\nTLS-Required: No\r\n\r\nx\r\n.\r\n"
+            )
+            self.assertEqual(client.codes(wire % option), [250, 250, 354, 250])
+            message, _, _ = self.queue.taken[-1]
+            self.assertIs(message.tls_optional, optional)
+            self.assertIs(message.require_tls, not optional)
+
 
 class LmtpTests(OfficeCase):
     def client(self) -> Connection:

@@ -90,12 +90,22 @@ class PolicyCase(SynchronousTestCase):
             note=lambda host, failure, *_: self.noted.append((host, failure)),
         )
 
-    async def _ask(self, secure: bool, require_tls: bool) -> PeerTls:
-        policy = await self.policies().for_domain(DOMAIN, require_tls=require_tls)
+    async def _ask(
+        self, secure: bool, require_tls: bool, tls_optional: bool = False
+    ) -> PeerTls:
+        policy = await self.policies().for_domain(
+            DOMAIN, require_tls=require_tls, tls_optional=tls_optional
+        )
         return await policy.for_host(HOST, secure=secure)
 
-    def for_host(self, *, secure: bool = False, require_tls: bool = False) -> PeerTls:
-        asking = Deferred.fromCoroutine(self._ask(secure, require_tls))
+    def for_host(
+        self,
+        *,
+        secure: bool = False,
+        require_tls: bool = False,
+        tls_optional: bool = False,
+    ) -> PeerTls:
+        asking = Deferred.fromCoroutine(self._ask(secure, require_tls, tls_optional))
         self.clock.advance(0)
         found: PeerTls = self.successResultOf(asking)
         return found
@@ -406,6 +416,33 @@ class RequireTlsTests(PolicyCase):
         self.failureResultOf(Deferred.fromCoroutine(ask()), NotTrusted)
         tls = self.for_host(secure=True, require_tls=True)
         self.assertEqual((tls.tls, tls.source), ("must", "REQUIRETLS"))
+        bad = self.judged(tls, issue(HOST))
+        self.assertEqual(bad, "refused: certificate-not-trusted")
+
+
+class TlsOptionalTests(PolicyCase):
+    """RFC 8689 section 4.2.2: what the recipient's side demands is left aside."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.resolver.zones[f"_25._tcp.{HOST}", "TLSA"] = [f"3 1 1 {'00' * 32}"]
+        self.resolver.zones["_mta-sts.far.test", "TXT"] = ['"v=STSv1; id=1;"']
+        text = POLICY.format(mode="enforce", age=1000).replace("mx.", "mx7.")
+        self.https.answer = HttpsAnswer(200, "text/plain", text.encode())
+
+    def test_no_policy_of_the_domain_counts(self) -> None:
+        tls = self.for_host(secure=True, tls_optional=True)
+        self.assertEqual((tls.tls, tls.source), ("may", "opportunistic"))
+        self.assertIn("not verified", self.judged(tls, issue(HOST)))
+        # RFC 8460 section 3: such a session is in no report.
+        tls.note(NotTrusted("x"))
+        self.assertEqual(self.noted, [])
+
+    def test_settings_here_count(self) -> None:
+        self.settings = RelayTls(mode="require")
+        self.assertEqual(self.for_host(tls_optional=True).tls, "must")
+        self.single = [RelayTlsPolicy(domains=[DOMAIN], mode="verify")]
+        tls = self.for_host(secure=True, tls_optional=True)
         bad = self.judged(tls, issue(HOST))
         self.assertEqual(bad, "refused: certificate-not-trusted")
 

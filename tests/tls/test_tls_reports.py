@@ -140,6 +140,8 @@ class ReportingTests(SynchronousTestCase):
         self.assertEqual(message["TLS-Report-Domain"], "far.test")
         self.assertEqual(message["TLS-Report-Submitter"], "mail.example.test")
         self.assertEqual(message.get_content_type(), "multipart/report")
+        # RFC 8460 section 5.3.1: it arrives whatever is wrong with the domain's TLS.
+        self.assertEqual(message["TLS-Required"], "No")
         _, attached = message.iter_parts()
         self.assertEqual(attached.get_content_type(), "application/tlsrpt+gzip")
         packed = attached.get_payload(decode=True)
