@@ -27,7 +27,7 @@ class OutletTests(SynchronousTestCase):
         self.addCleanup(self.ours.close)
         self.addCleanup(self.theirs.close)
         self.ours.setblocking(False)
-        self.theirs.settimeout(5)
+        self.theirs.settimeout(60)
         self.transport = Transport(self.ours)
 
     def test_goes_to_the_socket_at_once(self) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.clients.server import HOST, PAUSE_S, ROOT, Server
+from tests.clients.server import HOST, PAUSE_S, ROOT, WAIT_S, Server
 
 SOURCES = ROOT / "tests" / "example_plugins"
 TIMEOUT_S = 2.0  # of the plugins that do everything wrong
@@ -201,7 +201,7 @@ class ExampleTests(InstalledCase):
             client.logout()
 
     def service(self) -> None:
-        with socket.create_connection((HOST, self.echo_port), timeout=10) as echo:
+        with socket.create_connection((HOST, self.echo_port), timeout=WAIT_S) as echo:
             echo.sendall(b"hello")
             self.assertEqual(echo.recv(10), b"hello")
 

@@ -16,13 +16,13 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailsrv.service import _tame_collector
 from mailsrv.tls import authority
-from tests.clients.server import HOST, ROOT, Server, ServerCase
+from tests.clients.server import HOST, ROOT, WAIT_S, Server, ServerCase
 from tests.tls.certificates import write
 
 
 def deliver(server: Server, name: str) -> None:
     address = server.account(name).address
-    with smtplib.SMTP(HOST, server.ports["smtp"], timeout=10) as client:
+    with smtplib.SMTP(HOST, server.ports["smtp"], timeout=WAIT_S) as client:
         client.sendmail("sender@example.org", [address], "Subject: a\n\nb\n")
 
 
@@ -41,7 +41,7 @@ class StartTests(ServerCase):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             name = str(self.folder / "notify")
             notify.bind(name)
-            notify.settimeout(10)
+            notify.settimeout(WAIT_S)
             self.patch(os, "environ", {**os.environ, "NOTIFY_SOCKET": name})
             self.server.start()
             self.assertEqual(notify.recv(100), b"READY=1")
@@ -98,7 +98,7 @@ class ProxyTests(ServerCase):
         )
         self.server.start()
         context = ssl.create_default_context(cafile=str(self.server.ca))
-        with socket.create_connection((HOST, port), timeout=10) as plain:
+        with socket.create_connection((HOST, port), timeout=WAIT_S) as plain:
             plain.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 1234 143\r\n")
             self.assertIn(b"LOGINDISABLED", plain.recv(4096))
             plain.sendall(b"a STARTTLS\r\n")
@@ -135,7 +135,7 @@ class UserTests(ServerCase):
 class ReloadTests(ServerCase):
     def test_a_connection_outlives_a_reload(self) -> None:
         with closing(socket.create_connection((HOST, self.server.ports["imap"]))) as s:
-            s.settimeout(10)
+            s.settimeout(WAIT_S)
             self.assertTrue(s.recv(4096).startswith(b"* OK"))
             self.server.hang_up()
             self.server.wait_for_log("are reloaded")

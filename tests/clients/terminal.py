@@ -12,8 +12,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from tests.clients.server import WAIT_S
+
 ROWS, COLUMNS = 40, 120
-WAIT_S = 30.0
 # Colours, cursor movements and the other sequences of a terminal.
 _CONTROL = re.compile(
     rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[()][A-Z0-9]|[=>78]|\][^\x07]*\x07)"

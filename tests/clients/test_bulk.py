@@ -8,10 +8,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from tests.clients.server import HOST, PAUSE_S, ServerCase, environment, free_port_base
+from tests.clients.server import (
+    HOST,
+    PAUSE_S,
+    WAIT_S,
+    ServerCase,
+    environment,
+    free_port_base,
+)
 from tests.clients.sink import Sink
 
-WAIT_S = 60.0
 ROWS = 60
 TEMPLATE = """\
 Subject: News for {{name}}
@@ -92,14 +98,14 @@ class BulkTests(ServerCase):
         self.assertIn("list-unsubscribe", signed)
         found = re.search(r"<(http://[^>]+)>", text)
         assert found is not None
-        page = urllib.request.urlopen(found[1], timeout=10).read().decode()
+        page = urllib.request.urlopen(found[1], timeout=WAIT_S).read().decode()
         self.assertIn("<button>Unsubscribe</button>", page)  # nothing is changed yet
         body = b"List-Unsubscribe=One-Click"
-        page = urllib.request.urlopen(found[1], body, timeout=10).read().decode()
+        page = urllib.request.urlopen(found[1], body, timeout=WAIT_S).read().decode()
         self.assertIn("no more", page)
         for bad in (found[1] + "x", found[1].rpartition("/")[0] + "/..%2f"):
             with self.assertRaises(urllib.error.HTTPError):
-                urllib.request.urlopen(bad, body, timeout=10)
+                urllib.request.urlopen(bad, body, timeout=WAIT_S)
         self.assertNotIn(found[1].rpartition("/")[2], self.server.log())
         done = self.server.command(*self.arguments("--again"))
         self.assertIn("1 want no mail", done.stdout)

@@ -7,10 +7,9 @@ import time
 import urllib.request
 from collections.abc import Callable
 
-from tests.clients.server import HOST, PAUSE_S, ServerCase, free_port
+from tests.clients.server import HOST, PAUSE_S, WAIT_S, ServerCase, free_port
 from tests.clients.sink import Sink
 
-WAIT_S = 20.0
 STAFF = "staff@example.test"
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from tests.clients.terminal import WAIT_S, Terminal
+from tests.clients.server import WAIT_S
+from tests.clients.terminal import Terminal
 from tests.clients.test_imap_clients import ImapCase, message
 
 COMPOSED = "Written by a reader."

@@ -6,10 +6,9 @@ import smtplib
 import time
 from collections.abc import Callable
 
-from tests.clients.server import HOST, PAUSE_S, ServerCase
+from tests.clients.server import HOST, PAUSE_S, WAIT_S, ServerCase
 from tests.clients.sink import Sink
 
-WAIT_S = 20.0
 MESSAGE = (
     "From: {anna}\r\nMessage-ID: <one@example.test>\r\nDate: Tue, 1 Dec 2026 10:00:00"
     " +0000\r\nSubject: Hi\r\n\r\nHello\r\n"

@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable
 
 from mailsrv.smtp.drop import Dropped
-from tests.clients.server import PAUSE_S, ServerCase, environment
-
-WAIT_S = 30.0
+from tests.clients.server import PAUSE_S, WAIT_S, ServerCase, environment
 
 
 class SendmailTests(ServerCase):

@@ -4,9 +4,7 @@ import ssl
 import urllib.error
 import urllib.request
 
-from tests.clients.server import HOST, ServerCase, free_port
-
-WAIT_S = 10.0
+from tests.clients.server import HOST, WAIT_S, ServerCase, free_port
 
 
 class WebTests(ServerCase):

@@ -24,12 +24,11 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mailsrv.cli.quickstart import set_up
-from tests.clients.server import CHEAP, PAUSE_S, environment
+from tests.clients.server import CHEAP, PAUSE_S, WAIT_S, environment
 from tests.lab import dns, postfix
 from tests.lab.network import OFFICE4, Network, missing
 from tests.tls.peers import Issued, issue
 
-WAIT_S = 60.0
 STS = "version: STSv1\nmode: enforce\nmx: {mx}\nmax_age: 86400\n"
 SETTINGS = """
 [dns]

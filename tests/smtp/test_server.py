@@ -657,7 +657,7 @@ class SocketTests(OfficeCase):
         while not wire.value():  # until the socket's buffer is full
             server.dataReceived(b"NOOP\r\nVRFY a\r\n" * 100)
             sent += 100
-        theirs.settimeout(5)
+        theirs.settimeout(60)
         got = b""
         while b"\r\n" not in got:
             got += theirs.recv(65536)
