@@ -89,12 +89,19 @@ def decode(octets: bytes, charset: str) -> str:
 def fold(text: str) -> str:
     """Make text comparable: without case, in one Unicode form, blanks made one.
 
-    As RFC 5051 wants it, compatibility characters are taken apart as well.
+    What i;unicode-casemap (RFC 5051) takes for equal is equal, and so are case folds:
+    compatibility characters are taken apart, and that first, since some stand for
+    capitals. A blank at either end stays one: " x" is no part of "ax".
     """
+    first, last = text[:1].isspace(), text[-1:].isspace()
     text = " ".join(text.split())
+    if first or last:
+        text = f"{' ' * first}{text}{' ' * last}" if text else " "
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFKD", text.casefold())
+    # Its title case makes the i without a dot a common one, case folding does not.
+    text = unicodedata.normalize("NFKD", text).casefold().replace("\u0131", "i")
+    return unicodedata.normalize("NFKD", text)
 
 
 def casemap(text: str) -> str:

@@ -183,11 +183,14 @@ CREATE VIRTUAL TABLE trigram USING fts5 (
 
 
 def _unicode_version() -> int:
-    """Text is folded as Unicode has it, and so does not outlive a new Unicode."""
+    """Text is folded as Unicode has it, and so does not outlive a new Unicode.
+
+    Nor another `charset.fold`: then the number that stands before this one grows.
+    """
     major, minor, update = map(int, unicodedata.unidata_version.split("."))
     return major * 10_000 + minor * 100 + update
 
 
 INDEX = Schema(8, _INDEX, 4096, "FULL")
 # Large pages: most texts are in one, and a long search reads half as long.
-TEXTS = Schema(10_000_000 + _unicode_version(), _TEXTS, 16384, "NORMAL")
+TEXTS = Schema(20_000_000 + _unicode_version(), _TEXTS, 16384, "NORMAL")
