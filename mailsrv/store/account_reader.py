@@ -257,6 +257,8 @@ class AccountReader:
         """
         if not can_index():
             return after, False
+        if self._texts.is_another():
+            after = 0
         with self._connections.use(self._index, "read") as connection:
             there = reading.contents_after(connection, after, _TEXT_PAGE)
         places = {content: (name, uid) for content, name, uid in there}

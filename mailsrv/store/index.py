@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from json import dumps
 from operator import attrgetter
 from pathlib import Path
+from secrets import randbits
 from threading import Lock
 from typing import Literal
 from urllib.parse import quote
@@ -208,6 +209,8 @@ def _make(path: str, schema: Schema) -> None:
             with transaction(connection):
                 for statement in schema.statements.split(";\n"):
                     connection.execute(statement)
+                # A file made anew may have the inode of the one before it.
+                connection.execute(f"PRAGMA application_id={randbits(31)}")
                 connection.execute(f"PRAGMA user_version={schema.version}")
 
 

@@ -96,6 +96,7 @@ class TextIndex:
     def __init__(self, root: Path, connections: Connections) -> None:
         self._path = texts_path(root)
         self._connections = connections
+        self._file: int | None = None  # which one was filled the last time
 
     def close(self) -> None:
         self._connections.close(self._path)
@@ -172,6 +173,14 @@ class TextIndex:
         if last is not None and (first is None or last < first):
             self.close()
             discard(self._path)
+            self._file = None
+
+    def is_another(self) -> bool:
+        """Return whether the file was deleted, or of no use, since the last call."""
+        with self._connections.use(self._path, "read", TEXTS) as connection:
+            (file,) = connection.execute("PRAGMA application_id").fetchone()
+        before, self._file = self._file, file
+        return before is not None and before != file
 
     def compare(
         self, contents: Collection[int], after: int, last: int | None

@@ -243,6 +243,20 @@ class TextTests(SynchronousTestCase):
         index(self.store)
         self.assertEqual(self.kept(), 0)
 
+    def test_a_file_that_was_deleted_is_filled_again(self) -> None:
+        # Not only with what comes from now on.
+        for number in range(3):
+            self.office.receive(b"\nneedle %d\n" % number)
+        after, _ = run(self.store.index_texts(0))
+        for content in (None, b"no SQLite" * 1000):
+            self.file.unlink()
+            if content is not None:
+                self.file.write_bytes(content)
+            self.assertIsNone(self.search.known("needle"))
+            self.assertEqual(run(self.store.index_texts(after)), (after, False))
+            self.assertEqual(self.kept(), 3)
+            self.assertEqual(self.search.known("needle"), self.search.uids())
+
     def test_without_fts5_the_files_are_read(self) -> None:
         self.office.receive(b"\nneedle\n")
         self.patch(can_index, "__wrapped__", None)
