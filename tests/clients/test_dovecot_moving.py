@@ -1,6 +1,6 @@
 """A Maildir of Dovecot moves in, is worked on, and moves back: nobody notices.
 
-Real Dovecot 2.3 makes the Maildir through IMAP, POP3 and LMTP. What clients see
+Real Dovecot makes the Maildir through IMAP, POP3 and LMTP. What clients see
 before and after each change of servers is compared whole: mailboxes, UIDVALIDITY,
 UIDs, flags, keywords, dates, octets, subscriptions, and POP3's unique ids.
 """

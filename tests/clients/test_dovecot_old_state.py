@@ -263,6 +263,7 @@ User anna@example.test
 Pass {password}
 SSLType None
 AuthMechs LOGIN
+DisableExtension COMPRESS=DEFLATE
 
 IMAPStore far
 Account anna
