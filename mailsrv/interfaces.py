@@ -233,6 +233,13 @@ class IAccountDatabase(Interface):
     def version() -> object:
         """Return a value that differs after every change, by whomever; cheap."""
 
+    def mark() -> object | None:
+        """Return a value that is the same only while nothing has changed; at once.
+
+        For the reactor thread, unlike the others. None: it cannot be told without
+        waiting. Take it before the `version` that it stands for.
+        """
+
     def edit(change: Callable[[Directory], Directory]) -> Directory:
         """Replace the directory by what `change` makes of it and return that.
 

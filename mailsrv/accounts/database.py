@@ -9,6 +9,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,7 @@ _MIGRATIONS = [
     """,
 ]
 BUSY_TIMEOUT_S = 10.0  # for another process's edit to end
+_SETTLED_S = 3.0  # more than a tick of any file system's clock
 
 _Record = Domain | Entry
 _COLUMNS: dict[type[_Record], tuple[str, tuple[str, ...]]] = {
@@ -144,6 +146,9 @@ class MemoryAccountDatabase:
     def version(self) -> object:
         return self._version
 
+    def mark(self) -> object | None:
+        return None
+
     def edit(self, change: Callable[[Directory], Directory]) -> Directory:
         with self._lock:
             self._directory = change(self._directory)
@@ -181,6 +186,19 @@ class AccountDatabase:
         with self._open() as connection:
             (version,) = connection.execute("PRAGMA data_version").fetchone()
             return self._file, version, self._edits
+
+    def mark(self) -> object | None:
+        # A commit ends with writes to the file, while readers wait.
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        if time.time() - status.st_mtime < _SETTLED_S:
+            return None  # another one may follow in the same tick
+        return (
+            *(status.st_dev, status.st_ino, status.st_size),
+            *(status.st_mtime_ns, status.st_ctime_ns),
+        )
 
     def edit(self, change: Callable[[Directory], Directory]) -> Directory:
         with self._open() as connection, _transaction(connection, "BEGIN IMMEDIATE"):

@@ -33,6 +33,7 @@ class LiveDirectory:
         self.database = database
         self._threads = threads
         self._version: object = None
+        self._mark: object | None = None  # of the database, before it was read
         self._waiting: list[Deferred[None]] = []
         self._reading = False
         self._failing = False
@@ -41,7 +42,8 @@ class LiveDirectory:
 
     def start(self) -> None:
         """Read the directory now, blocking: before the reactor runs."""
-        if (read := self._read()) is not None:
+        self._mark, read = self._read()
+        if read is not None:
             self._version, self.current = read
         if not self.current.domains:
             log.warn("there are no domains yet: mailsrv domain add makes one")
@@ -54,6 +56,12 @@ class LiveDirectory:
 
     async def refresh(self) -> Directory:
         """Return the directory as it is now or later; raises what reading raises."""
+        mark = self.database.mark()
+        if mark is not None and mark == self._mark:
+            return self.current
+        return await self._read_anew()
+
+    async def _read_anew(self) -> Directory:
         # A reading that has begun may have missed what this caller asks for.
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
@@ -67,7 +75,7 @@ class LiveDirectory:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
             try:
-                self._take(await self._threads.read.run(self._read))
+                self._take(*await self._threads.read.run(self._read))
             except Exception:
                 failure = Failure()
                 for done in waiting:
@@ -77,13 +85,14 @@ class LiveDirectory:
                     done.callback(None)
         self._reading = False
 
-    def _read(self) -> tuple[object, Directory] | None:
-        version = self.database.version()
+    def _read(self) -> tuple[object | None, tuple[object, Directory] | None]:
+        mark, version = self.database.mark(), self.database.version()
         if version == self._version:
-            return None
-        return version, self.database.snapshot()
+            return mark, None
+        return mark, (version, self.database.snapshot())
 
-    def _take(self, read: tuple[object, Directory] | None) -> None:
+    def _take(self, mark: object | None, read: tuple[object, Directory] | None) -> None:
+        self._mark = mark
         if read is None:
             return
         self._version, self.current = read
@@ -98,7 +107,7 @@ class LiveDirectory:
 
     async def _refresh_and_report(self) -> None:
         try:
-            await self.refresh()
+            await self._read_anew()
         except Exception:  # the poll goes on: the disk may come back
             if not self._failing:
                 log.failure("cannot read the accounts; the last known ones stay")

@@ -180,10 +180,12 @@ class Router:
         return await self._resolve(forward_path)
 
     async def _resolve(self, forward_path: str) -> Destination:
-        found = resolve(self._live.current, forward_path)
+        known = self._live.current
+        found = resolve(known, forward_path)
         if isinstance(found, Local):
             return found
-        return resolve(await self._live.refresh(), forward_path)
+        now = await self._live.refresh()
+        return found if now is known else resolve(now, forward_path)
 
     async def _instead(
         self, address: str, addresses: Sequence[str], resolver: str

@@ -1,8 +1,10 @@
 """Both databases keep what edits make, and nothing of an edit that fails."""
 
+import os
 import resource
 import signal
 import sqlite3
+import time
 from functools import partial
 from pathlib import Path
 
@@ -151,6 +153,26 @@ class SqliteDatabaseTests(MemoryDatabaseTests):
         self.open().edit(office)
         self.assertNotEqual(self.database.version(), before)
         self.assertEqual(self.database.snapshot(), office(Directory()))
+
+    def aged(self, seconds: float) -> object | None:
+        """Return the mark of a file that was changed last so long ago."""
+        changed = time.time() - seconds
+        os.utime(self.path, (changed, changed))
+        return self.database.mark()
+
+    def test_mark_is_another_one_after_an_edit(self) -> None:
+        self.database.edit(office)
+        mark = self.aged(10)
+        self.assertIsNotNone(mark)
+        self.assertEqual(self.database.mark(), mark)
+        self.open().edit(lambda d: add_domain(d, "other.test"))
+        self.assertNotEqual(self.database.mark(), mark)
+
+    def test_no_mark_while_the_file_may_change_without_showing_it(self) -> None:
+        self.database.edit(office)
+        self.assertIsNone(self.aged(-10))  # changed just now, or the clock was set
+        self.path.unlink()
+        self.assertIsNone(self.database.mark())
 
     def test_restored_backup_is_noticed(self) -> None:
         self.database.edit(office)

@@ -12,6 +12,10 @@ from tests.inline_threads import InlineThreads
 
 class BrokenDatabase(MemoryAccountDatabase):
     broken = False
+    can_mark = False
+
+    def mark(self) -> object | None:
+        return self._version if self.can_mark else None
 
     def version(self) -> object:
         if self.broken:
@@ -54,6 +58,23 @@ class LiveDirectoryTests(SynchronousTestCase):
             list(self.successResultOf(self.refresh()).domains),
             ["first.test", "second.test"],
         )
+
+    def test_refresh_does_not_wait_where_nothing_has_changed(self) -> None:
+        self.database.can_mark = True
+        self.successResultOf(self.refresh())
+        self.threads.read_jobs.held = True
+        self.assertIs(self.successResultOf(self.refresh()), self.live.current)
+        self.add("second.test")
+        self.assertNoResult(changed := self.refresh())
+        self.threads.read_jobs.step()
+        self.assertIn("second.test", self.successResultOf(changed).domains)
+
+    def test_the_poll_looks_whatever_the_mark_says(self) -> None:
+        self.database.can_mark = True
+        self.successResultOf(self.refresh())
+        self.database.broken = True
+        self.threads.clock.advance(POLL_S)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_refresh_during_a_reading_reads_once_more(self) -> None:
         jobs = self.threads.read_jobs
