@@ -162,6 +162,12 @@ class Incoming:
         """Whether the feeder should stop and await `drained`."""
         return self._held > MEMORY_OCTETS
 
+    def in_memory(self, most_octets: int) -> bytes | None:
+        """All of a message, as its files have it; None: longer, or not in memory."""
+        if self._total > most_octets or sum(map(len, self._pieces)) != self._total:
+            return None
+        return b"".join(self._pieces)
+
     def feed(self, data: bytes) -> None:
         """Add the next octets. After a failure of the disk they go nowhere."""
         if self._half:

@@ -145,12 +145,20 @@ class Queue:
         )
 
     async def take(
-        self, message: Message, recipients: Sequence[Recipient], *, sign: bool = False
+        self,
+        message: Message,
+        recipients: Sequence[Recipient],
+        *,
+        sign: bool = False,
+        octets: bytes | None = None,
     ) -> bool:
         """Take a message whose file is in the spool: from now on it is safe.
 
-        False: it is to be taken once, and was before. Raises StoreError.
+        `octets`: what the file has, if that is in memory. False: it is to be taken
+        once, and was before. Raises StoreError.
         """
+        if octets is not None:
+            self.spooled.remember(message, octets)
         if sign:
             message = await self._threads.read.run(lambda: self._signed(message))
         entries = await self._writer.write([(message, tuple(recipients))])
@@ -300,6 +308,7 @@ class Queue:
             tls_optional=is_tls_optional(header),
             once=once,
         )
+        self.spooled.remember(message, octets)
         message = await self._threads.read.run(lambda: self._signed(message))
         return message, recipients
 

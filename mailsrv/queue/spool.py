@@ -6,8 +6,10 @@ row was never promised to anyone, or is done with.
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -21,8 +23,11 @@ from mailsrv.threads import Pool
 
 MAX_HEADER_OCTETS = 256 * 1024
 _WHOLE_PIECES = 8
-_PIECE_OCTETS = 32 * 1024  # of a file; twice as much at most once it has CRLF
+SHORT_OCTETS = 32 * 1024  # of a file that is worth to be in memory for a while
+_PIECE_OCTETS = SHORT_OCTETS  # of a file; twice as much at most once it has CRLF
 _PREFIX_OCTETS = 64 * 1024
+_RECENT_OCTETS = 4 * 1024 * 1024  # in memory
+_ENTRY_OCTETS = 400  # what one of these takes besides
 
 
 class Spool:
@@ -33,6 +38,7 @@ class Spool:
         self.target = Target(str(root))
         self.maildir = root / "Maildir"
         self._reading = reading
+        self._recent = _Recent()
 
     def path(self, file: str) -> Path:
         return self.maildir / "new" / file
@@ -52,6 +58,10 @@ class Spool:
         os.link(source, self.path(file), follow_symlinks=False)
         sync_folder(self.maildir / "new")
         return file
+
+    def remember(self, message: Message, octets: bytes) -> None:
+        """Keep what a short file has, of a message that is about to be sent."""
+        self._recent.put(message, octets[message.skip_octets :])
 
     def remove(self, files: Iterable[str]) -> None:
         """Remove files that no row names. What remains after a crash is a left-over."""
@@ -82,8 +92,7 @@ class Spool:
 
         Of a header that is longer than `MAX_HEADER_OCTETS` the rest is body.
         """
-        with open(self.path(message.file), "rb") as file:
-            file.seek(message.skip_octets)
+        with self._file(message) as file:
             octets = file.read(MAX_HEADER_OCTETS)
             end = octets.find(b"\n\n") + 1
             if octets[:1] == b"\n":  # all header fields are in the prefix
@@ -92,9 +101,18 @@ class Spool:
                 end = len(octets)
             yield to_crlf(octets[:end]), _pieces(octets[end + 1 :], file)
 
+    def _file(self, message: Message) -> BinaryIO:
+        """Open what follows the Return-Path."""
+        if (octets := self._recent.get(message)) is not None:
+            return BytesIO(octets)
+        file = open(self.path(message.file), "rb")
+        file.seek(message.skip_octets)
+        return file
+
     def content(self, message: Message) -> "Spooled":
         """Return what carriers read."""
-        return Spooled(self.path(message.file), message, self._reading)
+        path = self.path(message.file)
+        return Spooled(path, message, self._recent, self._reading)
 
 
 def _pieces(first: bytes, file: BinaryIO) -> Iterator[bytes]:
@@ -106,12 +124,41 @@ def _pieces(first: bytes, file: BinaryIO) -> Iterator[bytes]:
         octets = file.read(_PIECE_OCTETS)
 
 
+class _Recent:
+    """What short files have behind the Return-Path, of those that came last.
+
+    Most messages are sent as soon as they are there, newsletters to one after another.
+    """
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._octets = 0
+
+    def get(self, message: Message) -> bytes | None:
+        """Return it, if it is there; from any thread."""
+        return self._found.get((message.file, message.skip_octets))
+
+    def put(self, message: Message, octets: bytes) -> None:
+        """Keep `octets`, unless they are many. In the reactor thread."""
+        key = message.file, message.skip_octets
+        if len(octets) > SHORT_OCTETS or key in self._found:
+            return
+        self._found[key] = octets
+        self._octets += len(octets) + _ENTRY_OCTETS
+        while self._octets > _RECENT_OCTETS:
+            _, oldest = self._found.popitem(last=False)
+            self._octets -= len(oldest) + _ENTRY_OCTETS
+
+
 class Spooled:
     """The content of a message, as it is sent (see `carrying.SpooledMessage`)."""
 
-    def __init__(self, path: Path, message: Message, reading: Pool) -> None:
+    def __init__(
+        self, path: Path, message: Message, recent: _Recent, reading: Pool
+    ) -> None:
         self._path = path
         self._message = message
+        self._recent = recent
         self._reading = reading
 
     def octets(self, recipient: Recipient) -> int:
@@ -122,7 +169,12 @@ class Spooled:
         prefix = recipient.prefix + self._message.prefix
         for start in range(0, len(prefix), _PREFIX_OCTETS):
             yield prefix[start : start + _PREFIX_OCTETS]
+        if (known := self._recent.get(self._message)) is not None:
+            yield to_crlf(known)
+            return
         fd, octets = await self._reading.run(self._open)
+        if len(octets) < _PIECE_OCTETS:  # it is all of it
+            self._recent.put(self._message, octets)
         try:
             after_cr = False
             while octets:

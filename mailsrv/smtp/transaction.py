@@ -24,6 +24,7 @@ from mailsrv.doors.values import Accept, Defer, Recipient, Reject, Sender
 from mailsrv.interfaces import IContent
 from mailsrv.mailboxes.incoming import Confirm
 from mailsrv.mime.date import date_time
+from mailsrv.queue.spool import SHORT_OCTETS
 from mailsrv.queue.values import Message as Queued
 from mailsrv.queue.values import Priority
 from mailsrv.queue.values import Recipient as Waiting
@@ -79,6 +80,7 @@ class Incoming(Protocol):
 
     @property
     def full(self) -> bool: ...
+    def in_memory(self, most_octets: int) -> bytes | None: ...
     def feed(self, data: bytes) -> None: ...
     def drained(self) -> Awaitable[None]: ...
     def content(self) -> Awaitable[IContent]: ...
@@ -101,7 +103,12 @@ class MailQueue(Protocol):
     def spool(self) -> Target: ...
     def keep(self, delivered: Delivered) -> Awaitable[str]: ...
     def take(
-        self, message: Queued, recipients: Sequence[Waiting], *, sign: bool = False
+        self,
+        message: Queued,
+        recipients: Sequence[Waiting],
+        *,
+        sign: bool = False,
+        octets: bytes | None = None,
     ) -> Awaitable[object]: ...
 
 
@@ -340,7 +347,9 @@ class Transaction:
             priority=self._priority,
             eight_bit=self._eight_bit,
         )
-        await queue.take(message, recipients, sign=self._submission)
+        incoming = self._incoming
+        octets = incoming.in_memory(SHORT_OCTETS) if incoming else None
+        await queue.take(message, recipients, sign=self._submission, octets=octets)
 
     def _fail(self, folder: str, reply: Reply) -> None:
         """See to a copy that cannot be made now: it waits, or LMTP's client does."""

@@ -110,6 +110,26 @@ class IncomingTests(SynchronousTestCase):
         self.assertEqual(delivered[0].size_octets, len(expected) + 5)
         self.assertEqual(self.bench.in_flight, 0)
 
+    def test_tells_what_the_file_has_of_a_short_message(self) -> None:
+        incoming = self.bench.incoming(header=b"Subject: x\r\n\r\n")
+        incoming.feed(b"one\r\n")
+        told: list[bytes | None] = []
+
+        async def confirm(*results: object) -> None:
+            told.extend([incoming.in_memory(1000), incoming.in_memory(10)])
+
+        done = Deferred.fromCoroutine(incoming.commit(confirm))
+        self.bench.clock.advance(0)
+        self.successResultOf(done)
+        self.assertEqual(told, [self.bench.files()[0], None])
+
+    def test_what_is_not_in_memory_is_not_told(self) -> None:
+        incoming = self.bench.incoming(header=b"Subject: x\r\n\r\n")
+        self.successResultOf(Deferred.fromCoroutine(incoming.stage()))
+        incoming.feed(b"one\r\n")
+        self.assertIsNone(incoming.in_memory(1000))
+        self.successResultOf(Deferred.fromCoroutine(incoming.abort()))
+
     @settings(max_examples=50, deadline=None)
     @given(
         st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b"."]), max_size=30),

@@ -81,6 +81,9 @@ class MemoryIncoming:
     async def content(self) -> MemoryContent:
         return MemoryContent(self.octets.replace(b"\r\n", b"\n"))
 
+    def in_memory(self, most_octets: int) -> bytes | None:
+        return self.octets.replace(b"\r\n", b"\n")
+
     async def replace_header(self, header: bytes) -> None:
         self.octets = header + self.octets[len(self.header) :]
         self.header = header
@@ -163,7 +166,12 @@ class MemoryQueue:
         return "kept"
 
     async def take(
-        self, message: Queued, recipients: Sequence[Waiting], *, sign: bool = False
+        self,
+        message: Queued,
+        recipients: Sequence[Waiting],
+        *,
+        sign: bool = False,
+        octets: bytes | None = None,
     ) -> None:
         if self.failure is not None:
             raise self.failure
