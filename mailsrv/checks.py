@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from mailsrv.accounts import devices
 from mailsrv.dns.servers import parse_server
 from mailsrv.doors import plugin
-from mailsrv.relay import routes
+from mailsrv.relay import routes, tls_policies
 from mailsrv.settings import Listener, Settings
 from mailsrv.settings_file import Problem
 from mailsrv.store import pop3_uidl
@@ -68,6 +68,9 @@ def problems(settings: Settings, reactor: object) -> list[Problem]:
     found += _trusted_networks(settings)
     found += _name_servers(settings)
     found += [Problem(*wrong) for wrong in routes.problems(settings.relay.route)]
+    found += [
+        Problem(*wrong) for wrong in tls_policies.problems(settings.relay.tls_policy)
+    ]
     found += _tls_policies(settings)
     found += _web(settings)
     if not settings.queue.retry_after:

@@ -28,6 +28,7 @@ from mailsrv.queue.reports import Reporter
 from mailsrv.queue.settling import rules
 from mailsrv.queue.seven_bit import SevenBitCopies
 from mailsrv.queue.turns import Turns
+from mailsrv.relay import tls_policies
 from mailsrv.relay.relay import Relay
 from mailsrv.routing.router import Router
 from mailsrv.settings import Settings
@@ -106,7 +107,7 @@ class Flow:
         )
         self._policies = Policies(
             settings.relay.tls,
-            settings.relay.tls_policy,
+            tls_policies.canonical(settings.relay.tls_policy),
             resolver=self._resolver,
             sts=self._sts,
             context=unverified_context(),
@@ -188,7 +189,8 @@ class Flow:
         self._web = settings.web
         self._resolver.use(settings.dns)
         self._relay.use(settings.relay)
-        self._policies.use(settings.relay.tls, settings.relay.tls_policy)
+        single = tls_policies.canonical(settings.relay.tls_policy)
+        self._policies.use(settings.relay.tls, single)
         self._tls_reporting.sends = settings.relay.tls.reports
         self.queue.rules = rules(settings.queue)
         self.queue.turns.most, self.queue.turns.most_of_route = _turns(settings)
