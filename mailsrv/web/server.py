@@ -4,6 +4,7 @@ One request a connection: who opens a link comes once. What is answered stands i
 `pages`. Addresses of pages are secrets, so no log has them.
 """
 
+import re
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -26,6 +27,7 @@ MAX_BODY_OCTETS = 16 * 1024  # RFC 8058: one short field
 MAX_CONNECTIONS = 500
 MAX_CONNECTIONS_PER_ADDRESS = 100  # a proxy's are all from one
 IDLE_S = 15.0
+_ORIGIN = re.compile(rb"\Ahttps?://[^/]*+", re.IGNORECASE)
 LIFE_S = 60.0  # of a connection, for who sends an octet now and then
 
 
@@ -104,10 +106,11 @@ class _Pages(Resource):
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
         method = request.method.decode("ascii", "replace")
+        path = _path(request)
         try:
-            found = await answer(self._lists, method, request.path)
+            found = await answer(self._lists, method, path)
         except Exception:
-            log.failure("a page failed", page=place(request.path))
+            log.failure("a page failed", page=place(path))
             found = FAILED
         if gone:
             return
@@ -120,6 +123,12 @@ class _Pages(Resource):
         request.setHeader("Content-Length", str(len(octets)))
         request.write(octets)
         request.finish()
+
+
+def _path(request: HttpRequest) -> bytes:
+    """Return the path alone, also of a whole address (RFC 9112 section 3.2.2)."""
+    path: bytes = request.path
+    return _ORIGIN.sub(b"", path, count=1)
 
 
 @implementer(IListenerService)
@@ -154,7 +163,7 @@ class WebFactory(Site):
         log.info(
             "{method} {page}: {status}",
             method=request.method.decode("ascii", "replace")[:16],
-            page=place(request.path) or "nothing here",
+            page=place(_path(request)) or "nothing here",
             status=request.code,
             peer=channel.peer,
         )

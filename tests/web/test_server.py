@@ -112,6 +112,12 @@ class WebTests(SynchronousTestCase):
         self.assertTrue(said.startswith("HTTP/1.1 200 "), said)
         self.assertEqual(self.lists.done, ["unsubscribe"])
 
+    def test_whole_address_in_the_request(self) -> None:
+        """RFC 9112 section 3.2.2: as proxies may send it."""
+        said = self.ask("GET", f"http://x.test:80/unsubscribe/{self.leave}")
+        self.assertTrue(said.startswith("HTTP/1.1 200 "), said)
+        self.assertNotIn(self.leave, "".join(self.logged))
+
     def test_confirm(self) -> None:
         self.ask("POST", f"/confirm/{self.join}")
         self.assertEqual(self.lists.done, ["confirm"])
