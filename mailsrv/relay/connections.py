@@ -9,6 +9,9 @@ from mailsrv.smtp.client import SmtpClient
 
 IDLE_S = 5.0
 MAX_IDLE = 100
+# Then the domain's policy and the host's certificate are looked at again, however much
+# mail there is.
+MAX_AGE_S = 300.0
 MAX_MESSAGES = 100  # over one connection: some servers count them
 
 
@@ -18,6 +21,7 @@ class Connection:
 
     client: SmtpClient
     peer: str  # host name and address
+    made_at_s: float  # by the reactor
     messages: int = 0
 
 
@@ -52,7 +56,8 @@ class IdleConnections:
             client.quit()
             return
         full = self._count >= MAX_IDLE or connection.messages >= MAX_MESSAGES
-        if full or self._stopped:
+        old = self._reactor.seconds() - connection.made_at_s >= MAX_AGE_S
+        if full or old or self._stopped:
             client.quit()
             return
         idle = _Idle(connection, self._reactor.callLater(IDLE_S, self._expire(name)))

@@ -256,7 +256,8 @@ class Relay:
             return ended
         finally:
             self._clients.discard(client)
-        return Connection(client, f"{host.name} [{ip}]" if ip else route.target.path)
+        peer = f"{host.name} [{ip}]" if ip else route.target.path
+        return Connection(client, peer, self._reactor.seconds())
 
     async def _connect_unix(
         self, path: str, make: Callable[[], SmtpClient]
