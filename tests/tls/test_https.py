@@ -11,6 +11,8 @@ from twisted.internet.ssl import (
     CertificateOptions,
     trustRootFromCertificates,
 )
+from twisted.internet.task import deferLater
+from twisted.internet.tcp import Client
 from twisted.trial.unittest import TestCase
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
@@ -84,6 +86,15 @@ class HttpsTests(TestCase):
             return await self.https.get(url, max_octets=1000)
         finally:
             await server.gone
+            await self.no_client()
+
+    async def no_client(self) -> None:
+        """Wait until our side of the connection is gone as well."""
+        real: Any = reactor
+        while any(
+            isinstance(one, Client) for one in real.getReaders() + real.getWriters()
+        ):
+            await deferLater(real, 0.001)
 
     async def fails(self, server: Server, names: tuple[str, ...] = (NAME,)) -> str:
         try:
