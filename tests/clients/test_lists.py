@@ -154,6 +154,7 @@ class ListTests(ServerCase):
         self.submit("ben", "staff-unsubscribe@example.test")
         self.eventually(lambda: re.search("ben@example.test +unsub", self.members()))
         self.assertRegex(self.members(), "carl@far.test +subscribed")
+        self.eventually(lambda: "carl@far.test" in self.sink.copies)
         self.assertEqual(len(self.sink.messages), 1)
         self.post("carl@far.test", self.address("staff-unsubscribe", "carl@far.test"))
         self.eventually(lambda: re.search("carl@far.test +unsub", self.members()))
