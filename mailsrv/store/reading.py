@@ -7,8 +7,8 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mailsrv.mime.served import STEP, Content, LineCounter, seek, to_crlf
 from mailsrv.mime.structure import Part, load
@@ -192,16 +192,16 @@ def open_entry(directory: Path, entry: Entry) -> tuple[int, os.stat_result]:
     raise MessageGone("the message is gone")
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(NamedTuple):  # made for every message: cheaper than a dataclass
     """Where the index has a message's file, and what it takes to serve it."""
 
     directory: Path
     entry: Entry
     internal_date: int
-    size_octets: int
-    structure: bytes | None  # None: not filled
-    checkpoints: bytes
+    # These three are there once the message was filled, if they were looked up.
+    size_octets: int | None
+    structure: bytes | None
+    checkpoints: bytes | None
 
     def open(self) -> MessageFile:
         """Open the message's octets. Raises MessageGone."""
@@ -215,26 +215,37 @@ class Located:
                 return SmallMessageFile(os.pread(fd, status.st_size, 0), structure)
             finally:
                 os.close(fd)
-        if structure is not None:
-            return MessageFile(fd, self.size_octets, structure, self.checkpoints)
+        if structure is not None and self.size_octets is not None:
+            return MessageFile(
+                fd, self.size_octets, structure, self.checkpoints or b""
+            )
         counter = LineCounter(file_content(fd, status.st_size))
         size_octets = counter.advance(status.st_size)
         return MessageFile(fd, size_octets, None, counter.checkpoints())
 
 
 def locate(
-    connection: sqlite3.Connection, mailbox: int, directory: Path, uids: Sequence[int]
+    connection: sqlite3.Connection,
+    mailbox: int,
+    directory: Path,
+    uids: Sequence[int],
+    *,
+    structures: bool = True,
 ) -> dict[int, Located]:
-    """Look up messages that are to be opened."""
+    """Look up messages that are to be opened.
+
+    Without `structures` what is read at once is looked up in half the time.
+    """
     condition, values = among(uids)
+    least_octets = 0 if structures else STEP + 1
     return {
         uid: Located(directory, Entry(base + info, bool(in_new)), *rest)
         for uid, base, info, in_new, *rest in connection.execute(
             "SELECT uid, base, info, in_new, internal_date,"  # noqa: S608  # as above
-            " c.size_octets, c.structure, c.checkpoints"
-            " FROM message m LEFT JOIN content c ON c.id = m.content"
+            " c.size_octets, c.structure, c.checkpoints FROM message m"
+            " LEFT JOIN content c ON c.id = iif(m.size_octets >= ?, m.content, NULL)"
             f" WHERE mailbox = ? AND {condition}",
-            (mailbox, *values),
+            (least_octets, mailbox, *values),
         )
     }
 
