@@ -68,17 +68,21 @@ class Maildrop:
         return await self._mailboxes.read(call)
 
     async def retrieve(self, number: int) -> Retrieval:
-        """Begin to read a message. Raises MessageGone.
+        """Begin to read a message that is not read `ahead`. Raises MessageGone.
 
         Clients ask for one message after the other: then the next ones, if small,
         are read along, since the way to a thread and back costs more than that.
         """
-        uid = self.messages[number - 1][0]
         in_a_row, self._last = number == self._last + 1, number
-        if uid in self._ahead:
-            return self._ahead.pop(uid)
-        uids = self._following(number) if in_a_row else [uid]
+        uids = self._following(number) if in_a_row else [self.messages[number - 1][0]]
         message, self._ahead = await self.read(partial(_retrieve, uids))
+        return message
+
+    def ahead(self, number: int) -> Retrieval | None:
+        """Return a message if it was read along with an earlier one."""
+        message = self._ahead.pop(self.messages[number - 1][0], None)
+        if message is not None:
+            self._last = number
         return message
 
     def _following(self, number: int) -> list[UID]:

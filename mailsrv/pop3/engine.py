@@ -7,7 +7,7 @@ at a time and asks for the next when it has answered: this is all that pipelinin
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Flag, auto
+from enum import Enum, auto
 
 # RFC 2449 section 4 has 255 for commands; RFC 5034 section 4 allows more for SASL, and
 # clients send initial responses in one line with AUTH whatever their length.
@@ -19,7 +19,7 @@ MAX_DIGITS = 10  # of a message number
 TLS_HANDSHAKE = 0x16  # first octet of a TLS record, RFC 8446 section 5.1
 
 
-class State(Flag):
+class State(Enum):
     """RFC 1939 section 3; UPDATE is the end of QUIT."""
 
     AUTHORIZATION = auto()
@@ -96,29 +96,30 @@ def _numbers(least: int, most: int) -> Callable[[str], _Arguments]:
         for word in words:
             if len(word) > MAX_DIGITS or not (word.isascii() and word.isdigit()):
                 raise _WrongArguments
-        return tuple(int(word) for word in words), ""
+        return tuple(map(int, words)), ""
 
     return parse
 
 
-_ANY = State.AUTHORIZATION | State.TRANSACTION
-COMMANDS: Mapping[str, tuple[State, Callable[[str], _Arguments]]] = {
+_BEFORE, _AFTER = (State.AUTHORIZATION,), (State.TRANSACTION,)
+_ANY = _BEFORE + _AFTER
+COMMANDS: Mapping[str, tuple[tuple[State, ...], Callable[[str], _Arguments]]] = {
     "CAPA": (_ANY, _nothing),
     "LANG": (_ANY, _optional_text),
-    "NOOP": (State.TRANSACTION, _nothing),
+    "NOOP": (_AFTER, _nothing),
     "QUIT": (_ANY, _nothing),
-    "STLS": (State.AUTHORIZATION, _nothing),
-    "UTF8": (State.AUTHORIZATION, _nothing),
-    "USER": (State.AUTHORIZATION, _text),
-    "PASS": (State.AUTHORIZATION, _text),
-    "AUTH": (State.AUTHORIZATION, _optional_text),
-    "STAT": (State.TRANSACTION, _nothing),
-    "LIST": (State.TRANSACTION, _numbers(0, 1)),
-    "UIDL": (State.TRANSACTION, _numbers(0, 1)),
-    "RETR": (State.TRANSACTION, _numbers(1, 1)),
-    "DELE": (State.TRANSACTION, _numbers(1, 1)),
-    "TOP": (State.TRANSACTION, _numbers(2, 2)),
-    "RSET": (State.TRANSACTION, _nothing),
+    "STLS": (_BEFORE, _nothing),
+    "UTF8": (_BEFORE, _nothing),
+    "USER": (_BEFORE, _text),
+    "PASS": (_BEFORE, _text),
+    "AUTH": (_BEFORE, _optional_text),
+    "STAT": (_AFTER, _nothing),
+    "LIST": (_AFTER, _numbers(0, 1)),
+    "UIDL": (_AFTER, _numbers(0, 1)),
+    "RETR": (_AFTER, _numbers(1, 1)),
+    "DELE": (_AFTER, _numbers(1, 1)),
+    "TOP": (_AFTER, _numbers(2, 2)),
+    "RSET": (_AFTER, _nothing),
 }
 
 

@@ -127,7 +127,8 @@ class Pop3Protocol(Protocol):
 
     async def next_event(self) -> Event:
         """Wait for what the client sends. Raises `Disconnected`, also at the end."""
-        await self.written()
+        if self._writable is not None or self._is_lost:
+            await self.written()
         is_timed = False
         while not (self._is_lost or self._is_closing):
             event = self.engine.next_event()

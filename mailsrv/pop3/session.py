@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from mailsrv.accounts.authenticator import Authenticator
 from mailsrv.accounts.directory import Account
 from mailsrv.accounts.exchange import Attempt, BadCredentials, LoginUnavailable
 from mailsrv.accounts.scram import ChannelBinding
-from mailsrv.mailboxes.maildrop import Maildrop, MaildropInUse
+from mailsrv.mailboxes.maildrop import Maildrop, MaildropInUse, Retrieval
 from mailsrv.mailboxes.store import MailStore
 from mailsrv.pop3.engine import (
     Command,
@@ -346,33 +346,35 @@ class Session:
         """Stream a message, or the top of it; return its size."""
         self._numbers.check(number)
         maildrop = self._opened()
-
-        def go_on(_: AccountReader) -> bytes:
-            return message.read(offset)
-
-        try:
-            message = await maildrop.retrieve(number)
-        except MessageGone as error:
-            raise Refused("The message is gone: another client deleted it") from error
+        message = maildrop.ahead(number)
+        if message is None:
+            try:
+                message = await maildrop.retrieve(number)
+            except MessageGone as error:
+                gone = "The message is gone: another client deleted it"
+                raise Refused(gone) from error
         stuffer = Stuffer()
-        before = b"+OK %d octets\r\n" % message.size_octets
-        with closing(message):
+        octets = [b"+OK %d octets\r\n" % message.size_octets]
+        try:
             offset, piece = 0, message.first
             while True:
                 offset += len(piece)
-                wanted = piece if top is None else top.feed(piece)
-                octets, before = before + stuffer.feed(wanted), b""
+                octets.append(stuffer.feed(piece if top is None else top.feed(piece)))
                 if offset >= message.size_octets or (top is not None and top.done):
                     break
-                self._client.write(octets)
+                self._client.write(b"".join(octets))
                 await self._client.written()
-                piece = await maildrop.read(go_on)
+                octets.clear()
+                piece = await maildrop.read(partial(_read_on, message, offset))
                 if not piece:
                     # The file got shorter. No end: the client must not think that
                     # it has all, and delete it.
                     self._client.end("message file cut short")
                     raise Disconnected
-        self._client.write(octets + stuffer.end())
+        finally:
+            message.close()
+        octets.append(stuffer.end())
+        self._client.write(b"".join(octets))
         return message.size_octets
 
     async def _quit(self, command: Command) -> None:
@@ -409,6 +411,10 @@ class Session:
             deleted=self._deleted,
             elapsed_s=self._services.reactor.seconds() - self._begun,
         )
+
+
+def _read_on(message: Retrieval, offset: int, _: AccountReader) -> bytes:
+    return message.read(offset)
 
 
 _Handler = Callable[[Session, Command], Awaitable[None]]
