@@ -89,6 +89,7 @@ class Dispatcher:
         self._rows = 0  # in memory
         self._in_flight: set[int] = set()
         self._changing: set[int] = set()  # by an admin
+        self._guests: dict[int, Lane] = {}  # who waits in a lane that is not its own
         self._times: list[tuple[float, int, Lane]] = []
         self._entered = 0
         self._timer: IDelayedCall | None = None
@@ -138,6 +139,7 @@ class Dispatcher:
                 state.add([(message, recipient)])
                 if lane != own:
                     self._state(own).claimed.add(recipient.id)
+                    self._guests[recipient.id] = lane
                 self._offer(lane, state)
             else:
                 self._later(own, recipient.next_at_utc)
@@ -156,9 +158,8 @@ class Dispatcher:
         """
         busy = self._in_flight | self._changing
         free = [row for row in rows if row[1].id not in busy]
-        ids = {recipient.id for _, recipient in free}
-        self._release(ids)
-        self._changing |= ids
+        self._release(free)
+        self._changing |= {recipient.id for _, recipient in free}
         for message, recipient in free:
             self._state(_lane(message, recipient)).claimed.add(recipient.id)
         return free
@@ -166,9 +167,8 @@ class Dispatcher:
     def changed(self, changes: Iterable[tuple[Message, Result]]) -> None:
         """Take note of what an admin has made durable of what he has claimed."""
         changes = list(changes)
-        ids = {result.recipient.id for _, result in changes}
-        self._release(ids)
-        self._changing -= ids
+        self._release((message, result.recipient) for message, result in changes)
+        self._changing -= {result.recipient.id for _, result in changes}
         for message, result in changes:
             if result.next_at_utc is not None:
                 self._later(_lane(message, result.recipient), result.next_at_utc)
@@ -208,12 +208,19 @@ class Dispatcher:
             if state.more_at_utc is not None:
                 self._later(lane, state.more_at_utc)
 
-    def _release(self, ids: set[int]) -> None:
-        for lane, state in list(self._lanes.items()):
-            before = len(state.rows)
-            state.release(ids)
-            self._rows -= before - len(state.rows)
-            self._sweep(lane, state)
+    def _release(self, rows: Iterable[Waiting]) -> None:
+        """Forget rows. Looks at their lanes alone: there may be 100,000 others."""
+        ids: dict[Lane, set[int]] = {}
+        for message, recipient in rows:
+            ids.setdefault(_lane(message, recipient), set()).add(recipient.id)
+            if (host := self._guests.pop(recipient.id, None)) is not None:
+                ids.setdefault(host, set()).add(recipient.id)
+        for lane, its in ids.items():
+            if (state := self._lanes.get(lane)) is not None:
+                before = len(state.rows)
+                state.release(its)
+                self._rows -= before - len(state.rows)
+                self._sweep(lane, state)
 
     def _sweep(self, lane: Lane, state: LaneState) -> None:
         if state.empty:
@@ -304,7 +311,7 @@ class Dispatcher:
             for r in recipients
             if owns[r.id] != lane and self._route(owns[r.id]) != route
         ]
-        self._release({r.id for r in strays})
+        self._release((message, r) for r in strays)
         for stray in strays:
             self._later(owns[stray.id], self._now())
         if strays:
@@ -355,10 +362,7 @@ class Dispatcher:
             log.failure("{transaction}: results are lost", transaction=message.id)
             results = [_later_again(r, self._now()) for r in recipients]
         self._in_flight -= ids
-        for own in {lane, *(_lane(message, r) for r in recipients)}:
-            if (state := self._lanes.get(own)) is not None:
-                state.release(ids)
-                self._sweep(own, state)
+        self._release((message, r) for r in recipients)
         for result in results:
             if result.next_at_utc is not None:
                 self._later(_lane(message, result.recipient), result.next_at_utc)

@@ -31,6 +31,7 @@ step = st.one_of(
     st.tuples(st.just("one"), st.none(), st.none()),
     st.tuples(st.just("restart"), st.none(), st.none()),
     st.tuples(st.just("change"), st.integers(0, 20), st.booleans()),
+    st.tuples(st.just("routes"), st.booleans(), st.none()),
 )
 
 
@@ -49,6 +50,7 @@ class ModelTests(QueueCase):
         self.changes: list[Deferred[int]] = []
         self.number = 0
         self.queue.rules = PATIENT
+        self.far.way = str
         for name, first, second in steps:
             getattr(self, f"do_{name}")(first, second)
             self.settle()
@@ -74,6 +76,7 @@ class ModelTests(QueueCase):
         assert dispatcher is not None
         turns = self.queue.turns
         self.assertEqual((dispatcher._in_flight, dispatcher._changing), (set(), set()))
+        self.assertEqual(dispatcher._guests, {})
         return dispatcher._rows, dispatcher._lanes, turns.running, turns._offered
 
     def do_take(self, domains: list[str], sender: str) -> None:
@@ -118,6 +121,10 @@ class ModelTests(QueueCase):
     def do_release(self, _: object, __: object) -> None:
         self.threads.read_jobs.release()
         self.settle()
+
+    def do_routes(self, smarthost: bool, _: object) -> None:
+        """The settings are changed: all mail goes one way, or each domain's its own."""
+        self.far.way = (lambda destination: "smarthost") if smarthost else str
 
     def do_restart(self, _: object, __: object) -> None:
         self.do_release(None, None)
