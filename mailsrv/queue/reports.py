@@ -25,7 +25,7 @@ from mailsrv.queue.values import (
 )
 
 _UNSAFE = re.compile("[^A-Za-z0-9.]+")
-_DEFAULT_NOTIFY = "FAILURE,DELAY"  # RFC 3461 section 4.1 leaves DELAY to us
+DEFAULT_NOTIFY = "FAILURE,DELAY"  # RFC 3461 section 4.1 leaves DELAY to us
 _ASKED_BY = {Kind.FAILED: "FAILURE", Kind.DELAYED: "DELAY"}  # others: SUCCESS
 
 
@@ -37,7 +37,7 @@ def called_for(message: Message, result: Result) -> Kind | None:
     kind = _kind(result)
     if kind is None:
         return None
-    asked = (recipient.notify or _DEFAULT_NOTIFY).upper().split(",")
+    asked = (recipient.notify or DEFAULT_NOTIFY).upper().split(",")
     return kind if _ASKED_BY.get(kind, "SUCCESS") in asked else None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from mailsrv.accounts.directory import Account
 from mailsrv.queue.addressing import domain_of
+from mailsrv.queue.reports import DEFAULT_NOTIFY
 from mailsrv.queue.tls_required import is_tls_optional
 from mailsrv.queue.values import (
     ALIAS,
@@ -74,19 +75,33 @@ class Onward:
         destination: str,
         reverse_path: str | None = None,
     ) -> None:
-        self._found.setdefault(
-            (destination, address),
-            Recipient(
-                self.message,
-                address,
-                destination,
-                self.at_utc,
-                notify=rcpt.notify,
-                orcpt=rcpt.orcpt,
-                original=rcpt.forward_path if rcpt.forward_path != address else "",
-                reverse_path=reverse_path,
-            ),
+        key = destination, address
+        if (known := self._found.get(key)) is not None:  # by another way
+            notify = _either(known.notify, rcpt.notify)
+            self._found[key] = replace(known, notify=notify)
+            return
+        self._found[key] = Recipient(
+            self.message,
+            address,
+            destination,
+            self.at_utc,
+            notify=rcpt.notify,
+            orcpt=rcpt.orcpt,
+            original=rcpt.forward_path if rcpt.forward_path != address else "",
+            reverse_path=reverse_path,
         )
+
+
+def _either(one: str, other: str) -> str:
+    """Return NOTIFY of a copy for which there were two (RFC 3461 section 4.1)."""
+    if one == other:
+        return one
+    words = {*_words(one), *_words(other)} - {"NEVER"}
+    return ",".join(sorted(words, key="FAILURE,DELAY,SUCCESS".find)) or "NEVER"
+
+
+def _words(notify: str) -> list[str]:
+    return (notify or DEFAULT_NOTIFY).split(",")
 
 
 def message(

@@ -792,6 +792,25 @@ class QueueTests(OfficeCase):
         [(_, [row], _)] = self.queue.taken
         self.assertEqual((row.destination, row.notify), ("else.test", "SUCCESS"))
 
+    def test_two_ways_to_one_address(self) -> None:
+        """It gets one copy; what either RCPT wants to hear is told."""
+        self.database.edit(
+            lambda d: edits.add_alias(d, "one@example.test", ["a@else.test"])
+        )
+        client = self.submission()
+        for first, second, told in (
+            (" NOTIFY=NEVER", "", "FAILURE,DELAY"),
+            (" NOTIFY=NEVER", " NOTIFY=NEVER", "NEVER"),
+            ("", "", ""),
+            (" NOTIFY=SUCCESS", " NOTIFY=FAILURE", "FAILURE,SUCCESS"),
+        ):
+            client.codes(
+                f"MAIL FROM:<{ANNA}>\r\nRCPT TO:<one@example.test>{first}\r\n"
+                f"RCPT TO:<a@else.test>{second}\r\nDATA\r\n\r\n.\r\n".encode()
+            )
+            [row] = self.queue.taken[-1][1]
+            self.assertEqual(row.notify, told, (first, second))
+
     def test_who_needs_no_smtputf8_has_no_need_of_it_for_others(self) -> None:
         members = ["a@else.test"]
         self.database.edit(lambda d: edits.add_alias(d, "\u00e4@example.test", members))
