@@ -58,6 +58,7 @@ class Control:
         self._reactor = reactor
         self._port: IListeningPort | None = None
         self._folder_fd = -1
+        self.stops = False
 
     def start(self, data: Path) -> None:
         """Listen. Without the socket the server works, but for these requests."""
@@ -73,6 +74,7 @@ class Control:
             log.error("{folder}: {reason}", folder=str(data), reason=str(error))
 
     async def stop(self) -> None:
+        self.stops = True
         if self._port is not None:
             port, self._port = self._port, None
             await _stopped(port)
@@ -159,8 +161,10 @@ class _Session(LineReceiver):
         except StoreError as error:
             answer = {"error": f"the disk refuses: {error}"}
         except Exception:
-            log.failure("a request to the queue failed")
-            answer = {"error": "the server failed: see its log"}
+            answer = {"error": "the server stops"}
+            if not self._control.stops:
+                log.failure("a request to the queue failed")
+                answer = {"error": "the server failed: see its log"}
         self.transport.write(json.dumps(answer).encode() + b"\n")
         self.resumeProducing()  # type: ignore[no-untyped-call]
 

@@ -1,6 +1,7 @@
 """What other programs may ask of the queue."""
 
 import json
+import sqlite3
 from base64 import b64encode
 from typing import Any
 
@@ -17,6 +18,7 @@ class ControlTests(QueueCase):
     def setUp(self) -> None:
         super().setUp()
         control = Control(self.queue, self.clock.seconds, self.clock)
+        self.control = control
         self.transport = StringTransport()
         self.session = _Session(control)
         self.session.makeConnection(self.transport)
@@ -163,6 +165,17 @@ class ControlTests(QueueCase):
         ):
             [answer] = self.said(octets)
             self.assertEqual(list(answer), ["error"], octets)
+
+    def test_server_that_stops(self) -> None:
+        """Its rows are closed while an admin's command goes on: no bug to log."""
+        self.wait(self.control.stop())
+
+        async def closed(*arguments: object) -> object:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+
+        self.queue.find = closed  # type: ignore[assignment,method-assign]
+        answer = self.ask({"do": "hold", "all": True})
+        self.assertEqual(answer, {"error": "the server stops"})
 
     def test_line_without_end(self) -> None:
         self.session.dataReceived(b"x" * (MAX_LINE + 1))
