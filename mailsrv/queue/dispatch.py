@@ -36,6 +36,7 @@ log = Logger()
 _IN_MEMORY = 2000  # rows that are kept as they come in
 _AT_A_TIME = 500  # lanes that are looked at in one turn of the reactor
 _LOST_S = 60.0  # until a bug or a locked file has another chance
+_SPARE_TIMES = 1000
 _LOOK_S = 60.0  # at the wall clock, at least
 _LEAST_LATEST_S = 3600.0
 _BUG = "An error of this server"
@@ -199,6 +200,18 @@ class Dispatcher:
         if state.later(at_utc):
             self._entered += 1  # lanes need not be compared
             heapq.heappush(self._times, (at_utc, self._entered, lane))
+            if len(self._times) > 4 * len(self._lanes) + _SPARE_TIMES:
+                self._forget_times()
+
+    def _forget_times(self) -> None:
+        """Forget times that count no more, as after many retries by an admin."""
+        self._times = [
+            (state.more_at_utc, number, lane)
+            for number, (lane, state) in enumerate(self._lanes.items())
+            if state.more_at_utc is not None
+        ]
+        self._entered = max(self._entered, len(self._times))
+        heapq.heapify(self._times)
 
     def _latest_utc(self) -> float:
         return self._now() + max(self._longest_s(), _LEAST_LATEST_S)

@@ -3,16 +3,22 @@
 Senders take turns, so that one with a thousand letters does not delay another's one;
 within a sender its lanes do. A lane whose route is full is parked there until a
 delivery of that route ends. Bulk leaves a part of all slots free, and what it uses
-does not count against letters: a newsletter never delays one.
+does not count against letters: a newsletter never delays one. Some slots more are kept
+for senders of whom nothing is on its way: the servers that another one writes to may
+all be slow.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from mailsrv.queue.concurrency import FIRST, Window
 from mailsrv.queue.values import Lane, Priority
 
 _FOR_BULK = 0.75  # of the slots
+_KEPT = 0.25  # of the slots, in addition
+_LOOKED_AT = 100  # senders, where all slots are taken
 _MAX_ROUTES = 10_000  # in memory, of those that nobody waits for
 
 
@@ -63,6 +69,7 @@ class Turns:
         self._slots = _Slots()
         self._routes: dict[str, _Route] = {}
         self._offered: dict[Lane, str] = {}
+        self._of_sender: Counter[str] = Counter()  # that run; nobody with none
         self._senders: dict[Priority, OrderedDict[str, deque[Lane]]]
         self._senders = {priority: OrderedDict() for priority in Priority}
 
@@ -82,8 +89,8 @@ class Turns:
         The lane waits no more: offer it again if it has more to send.
         """
         for priority, senders in self._senders.items():
-            while senders and self._slots.free(priority, self.most) > 0:
-                sender, lanes = senders.popitem(last=False)
+            while (sender := self._next(priority, senders)) is not None:
+                lanes = senders.pop(sender)
                 lane = lanes.popleft()
                 if lanes:
                     senders[sender] = lanes  # behind the others
@@ -94,6 +101,7 @@ class Turns:
                     continue
                 del self._offered[lane]
                 self._slots.add(priority, 1)
+                self._of_sender[sender] += 1
                 route.slots.add(priority, 1)
                 return lane, name
         return None
@@ -101,6 +109,9 @@ class Turns:
     def end(self, lane: Lane, route: str, reached: bool | None) -> None:
         """Give a slot back. `reached`: whether the route works; None: not tried."""
         self._slots.add(lane.priority, -1)
+        self._of_sender[lane.sender] -= 1
+        if not self._of_sender[lane.sender]:
+            del self._of_sender[lane.sender]
         way = self._routes[route]
         way.slots.add(lane.priority, -1)
         if reached is not None:
@@ -112,6 +123,16 @@ class Turns:
         known = way.window.size < FIRST and len(self._routes) < _MAX_ROUTES
         if way.unused and not known:
             del self._routes[route]
+
+    def _next(self, priority: Priority, senders: Iterable[str]) -> str | None:
+        """Say which sender may have a slot; None: there is none for them."""
+        free = self._slots.free(priority, self.most)
+        if free > 0:
+            return next(iter(senders), None)
+        if priority is Priority.BULK or free <= -max(1, int(self.most * _KEPT)):
+            return None
+        some = islice(senders, _LOOKED_AT)
+        return next((one for one in some if one not in self._of_sender), None)
 
     def _wait(self, lane: Lane) -> None:
         self._senders[lane.priority].setdefault(lane.sender, deque()).append(lane)

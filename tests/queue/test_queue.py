@@ -7,6 +7,7 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 
 from mailsrv.accounts import edits
+from mailsrv.queue import dispatch
 from mailsrv.queue.admin import change
 from mailsrv.queue.carrying import Outcome
 from mailsrv.queue.database import Filter
@@ -246,6 +247,20 @@ class ClockTests(QueueCase):
             self.clock.advance(60)
             self.settle()
         self.assertEqual(len(self.far.waiting), 1)
+
+
+class SizeTests(QueueCase):
+    def test_times_do_not_pile_up(self) -> None:
+        self.patch(dispatch, "_SPARE_TIMES", 10)
+        self.send("carl@far.test")
+        dispatcher = self.queue.dispatcher
+        assert dispatcher is not None
+        for _ in range(40):
+            self.far.answer(451)
+            self.settle()
+            wanted = Filter(recipient="carl@far.test")
+            self.wait(change(self.queue, "retry", wanted, self.now))
+        self.assertLess(len(dispatcher._times), 20)
 
 
 class FairnessTests(QueueCase):

@@ -57,6 +57,32 @@ class TurnsTests(SynchronousTestCase):
         self.offer(*letters)
         self.assertEqual(self.taken(), letters[:8])
 
+    def test_slow_servers_of_one_sender_hold_up_no_other(self) -> None:
+        """They may take minutes to say a word, each of them."""
+        slow = [lane("anna", f"{n}.test") for n in range(20)]
+        self.offer(*slow)
+        self.assertEqual(self.taken(), slow[:8])
+        others = [lane(name, f"{name}.test") for name in ("bert", "carl", "dora")]
+        self.offer(*others)
+        self.assertEqual(self.taken(), others[:2])
+        self.offer(lane("bert", "second.test"))
+        self.assertEqual(self.taken(), [])
+        self.turns.end(others[0], "bert.test", True)
+        self.assertEqual(self.taken(), others[2:])
+        self.turns.end(slow[0], "0.test", False)
+        self.assertEqual(self.taken(), [lane("bert", "second.test")])
+        for one in slow[1:3]:
+            self.turns.end(one, one.destination, False)
+            self.assertEqual(self.taken(), [])
+        self.turns.end(slow[3], "3.test", False)
+        self.assertEqual(self.taken(), [slow[8]])
+
+    def test_newsletters_get_none_of_what_is_kept_for_others(self) -> None:
+        self.offer(*(lane("anna", f"{n}.test") for n in range(9)))
+        self.assertEqual(len(self.taken()), 8)
+        self.offer(lane("news", "n.test", Priority.BULK))
+        self.assertEqual(self.taken(), [])
+
     def test_a_route_has_few_slots_at_first(self) -> None:
         lanes = [lane(f"sender{n}") for n in range(7)]
         self.offer(*lanes)
