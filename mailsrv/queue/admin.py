@@ -29,15 +29,20 @@ class Changed:
 async def change(
     queue: Queue, action: Action, wanted: Filter, now: Callable[[], float]
 ) -> Changed:
-    """Do something with all recipients that a filter means. Raises StoreError.
+    """Do something with all recipients that a filter means now. Raises StoreError.
 
     `retry` tries at once; `hold` waits until `release`; `drop` tells nobody;
     `bounce` tells the sender.
     """
     done = busy = after = 0
-    while rows := await queue.find(wanted, _AT_A_TIME, after):
+    last = await queue.last_row()  # not what comes of it: reports
+    while after < last and (rows := await queue.find(wanted, _AT_A_TIME, after)):
         after = rows[-1][1].id
-        rows = [row for row in rows if row[1].state in _states(action)]
+        rows = [
+            (message, recipient)
+            for message, recipient in rows
+            if recipient.id <= last and recipient.state in _states(action)
+        ]
         result = partial(_result, action, now=now)
         number = await queue.change(rows, result)
         done += number

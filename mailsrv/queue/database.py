@@ -176,6 +176,11 @@ class QueueDatabase:
             (*values, after, limit),
         )
 
+    def last_row(self) -> int:
+        """Return the id of the recipient that came last; 0: there is none."""
+        [(id,)] = self._rows("SELECT coalesce(max(id), 0) FROM recipient", ())
+        return int(id)
+
     def rows(self, ids: Sequence[int]) -> dict[int, Recipient]:
         """Return recipients as they are now, by the ids of their rows."""
         marks = ", ".join("?" * len(ids))

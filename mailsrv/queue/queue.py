@@ -228,6 +228,10 @@ class Queue:
         read = partial(self.database.find, wanted, limit, after)
         return await self._threads.read.run(read)
 
+    async def last_row(self) -> int:
+        """As the database."""
+        return await self._threads.read.run(self.database.last_row)
+
     async def change(
         self,
         rows: Sequence[tuple[Message, Recipient]],

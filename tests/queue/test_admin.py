@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
+from mailsrv.queue import admin
 from mailsrv.queue.admin import ACTIONS, Action, Changed, change
 from mailsrv.queue.database import Filter
 from mailsrv.queue.values import Message, Recipient, State
 from tests.queue.office import QueueCase
-from tests.queue.values import rows
+from tests.queue.values import message, recipient, rows
 
 Found = list[tuple[Message, Recipient]]
 
@@ -87,6 +88,27 @@ class RaceTests(QueueCase):
         self.settle()
         self.assertEqual(self.successResultOf(first), Changed(1, 0))
         self.assertEqual(len(self.mails()), 1)
+
+    def test_reports_of_what_is_sent_back_are_not_sent_back(self) -> None:
+        self.patch(admin, "_AT_A_TIME", 1)
+        file = self.spooled(b"Subject: x\n\ntext\n")
+        for number in range(3):
+            sent = message(
+                f"m{number}", file=file, size_octets=20, reverse_path="dora@else.test"
+            )
+            self.take(sent, [recipient(f"r{number}@far.test", sent.id)])
+        while self.far.waiting:
+            self.far.answer(451)
+            self.settle()
+        work = change(self.queue, "bounce", Filter(), self.clock.seconds)
+        done = Deferred.fromCoroutine(work)
+        self.settle()
+        while self.far.waiting:
+            self.far.answer(451)  # for now
+            self.settle()
+        self.assertEqual(self.successResultOf(done), Changed(3, 0))
+        self.assertEqual(self.states(), {"dora@else.test": State.WAITING})
+        self.assertEqual(len(rows(self.queue.database, Filter())), 3)
 
     def test_found_before_the_dispatcher_knows_of_it(self) -> None:
         """Rows can be read a moment before the commit is told."""

@@ -173,7 +173,7 @@ class ControlTests(QueueCase):
         async def closed(*arguments: object) -> object:
             raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
-        self.queue.find = closed  # type: ignore[assignment,method-assign]
+        self.queue.last_row = closed  # type: ignore[assignment,method-assign]
         answer = self.ask({"do": "hold", "all": True})
         self.assertEqual(answer, {"error": "the server stops"})
 
