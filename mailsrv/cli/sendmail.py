@@ -215,7 +215,13 @@ def _settle(
             _fail(code, f"{recipient.forward_path}: {reply.text}")
     if later:
         file.seek(0)
-        envelope = Dropped(outgoing.reverse_path, tuple(later))
+        envelope = Dropped(
+            outgoing.reverse_path,
+            tuple(later),
+            outgoing.recipients[0].notify,  # one flag for all
+            outgoing.ret,
+            outgoing.envid,
+        )
         try:
             envelope.write(drop, file)
         except OSError as error:

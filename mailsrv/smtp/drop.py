@@ -10,7 +10,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
@@ -31,16 +31,18 @@ class Dropped:
 
     reverse_path: str
     recipients: tuple[str, ...]
+    notify: str = ""  # RFC 3461 section 4: of all recipients
+    ret: str = ""
+    envid: str = ""
 
     def write(self, folder: Path, content: IO[bytes]) -> Path:
         """Leave a message, durably. Raises `OSError`."""
-        envelope = {"reverse_path": self.reverse_path, "recipients": self.recipients}
         name = secrets.token_hex(16)  # which is all that keeps others from reading it
         begun = folder / f"{name}.begun"
         fd = os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             try:
-                file.write(json.dumps(envelope).encode() + b"\n")
+                file.write(json.dumps(asdict(self)).encode() + b"\n")
                 while piece := content.read(STEP):
                     file.write(piece)
                 file.flush()
@@ -120,10 +122,11 @@ def open_dropped(path: Path) -> Found:
 def _envelope(line: bytes) -> Dropped:
     try:
         fields = json.loads(line)
-        found = Dropped(fields["reverse_path"], tuple(fields["recipients"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        wishes = [fields.get(name, "") for name in ("notify", "ret", "envid")]
+        found = Dropped(fields["reverse_path"], tuple(fields["recipients"]), *wishes)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotDropped("has no envelope") from error
-    texts = (found.reverse_path, *found.recipients)
+    texts = (found.reverse_path, *found.recipients, *wishes)
     if not all(isinstance(t, str) and t.isprintable() for t in texts):
         raise NotDropped("has no envelope")
     if not 1 <= len(found.recipients) <= MAX_RECIPIENTS:

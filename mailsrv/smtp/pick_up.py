@@ -10,6 +10,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailsrv.queue.reports import called_for
 from mailsrv.queue.values import (
     LOCAL,
     Answer,
@@ -60,7 +61,7 @@ class PickUp:
         self._submission = submission
         self._report = report
         self._threads = threads
-        self._strange: set[Path] = set()  # told once, and left for the admin
+        self._strange: set[Path] = set()  # the admin was told
         # Sent, but their files are there yet: a report that fails must not send again.
         self._ended: dict[Path, tuple[str, Refusals]] = {}
         self._loop = LoopingCall(self._begin)
@@ -94,19 +95,15 @@ class PickUp:
     async def look(self) -> None:
         """Take all that is there now."""
         run = self._threads.read.run
-        for path in await run(lambda: [*drop.waiting(self._folder)]):
-            if path in self._strange:
-                continue
+        paths = await run(lambda: [*drop.waiting(self._folder)])
+        self._strange &= set(paths)
+        for path in paths:
             try:
                 found = await run(partial(drop.open_dropped, path))
             except (NotDropped, OSError) as error:
-                self._strange.add(path)
-                log.error(
-                    "{path} cannot be sent: it {reason}",
-                    path=str(path),
-                    reason=str(error),
-                )
+                self._tell_once(path, error)
                 continue
+            self._strange.discard(path)
             try:
                 if await self._take(found):
                     await run(path.unlink)
@@ -115,6 +112,16 @@ class PickUp:
                 log.failure("{path} waits for the next time", path=str(path))
             finally:
                 await run(found.file.close)
+
+    def _tell_once(self, path: Path, error: Exception) -> None:
+        """Tell the admin; it is looked at again, since it may be a fault of ours."""
+        if path not in self._strange:
+            self._strange.add(path)
+            log.error(
+                "{path} cannot be sent: it {reason}",
+                path=str(path),
+                reason=str(error),
+            )
 
     async def _take(self, found: Found) -> bool:
         """Submit a message, and report; False: it has to wait for the next time."""
@@ -129,8 +136,10 @@ class PickUp:
             start = await run(partial(found.start, HEADER_OCTETS))
             now_utc = self._submission.now()
             message = _message(found, reverse_path, now_utc)
-            results = [_result(message, *one, now_utc) for one in refusals]
-            await self._report(message, results, start)
+            notify = found.envelope.notify
+            results = [_result(message, *one, now_utc, notify) for one in refusals]
+            if results := [one for one in results if called_for(message, one)]:
+                await self._report(message, results, start)
         return True
 
     async def _submit(self, found: Found) -> tuple[str, Refusals]:
@@ -153,8 +162,9 @@ class PickUp:
     async def _to_all(self, session: Session, found: Found) -> Refusals:
         """Send to all whom the server takes mail for; return whom it does not."""
         refusals = []
+        notify = found.envelope.notify and f" NOTIFY={found.envelope.notify}"
         for forward_path in found.envelope.recipients:
-            recipient = f"TO:<{forward_path}>".encode()
+            recipient = f"TO:<{forward_path}>{notify}".encode()
             reply = await _decide(session, partial(grammar.rcpt, recipient))
             if not reply.positive:
                 refusals.append((forward_path, reply))
@@ -182,7 +192,10 @@ def _argument(found: Found) -> bytes:
     envelope = found.envelope
     ascii_only = all(map(str.isascii, (envelope.reverse_path, *envelope.recipients)))
     utf8 = "" if ascii_only else " SMTPUTF8"
-    return f"FROM:<{envelope.reverse_path}> SIZE={found.size_octets}{utf8}".encode()
+    words = [f"FROM:<{envelope.reverse_path}> SIZE={found.size_octets}{utf8}"]
+    words += [f"RET={envelope.ret}"] if envelope.ret else []
+    words += [f"ENVID={envelope.envid}"] if envelope.envid else []
+    return " ".join(words).encode()
 
 
 def _message(found: Found, reverse_path: str, now_utc: float) -> Message:
@@ -199,9 +212,9 @@ def _message(found: Found, reverse_path: str, now_utc: float) -> Message:
 
 
 def _result(
-    message: Message, forward_path: str, reply: Reply, now_utc: float
+    message: Message, forward_path: str, reply: Reply, now_utc: float, notify: str
 ) -> Result:
-    recipient = Recipient(message.id, forward_path, LOCAL, None)
+    recipient = Recipient(message.id, forward_path, LOCAL, None, notify=notify)
     answer = Answer(reply.code, reply.enhanced_code, reply.text, now_utc)
     return Result(recipient, State.FAILED, None, answer)
 

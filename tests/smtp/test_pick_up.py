@@ -61,6 +61,36 @@ class PickUpTests(OfficeCase):
         self.assertEqual(self.told, [(ANNA, ["nobody@example.test"])])
         self.assertEqual(len(self.store.messages), 1)
 
+    def test_what_is_to_be_told_goes_with_it(self) -> None:
+        self.look(Dropped(ANNA, ("a@else.test",), "SUCCESS,DELAY", "HDRS", "e1"))
+        [(message, [row], _)] = self.queue.taken
+        self.assertEqual(
+            (row.notify, message.ret, message.envid), ("SUCCESS,DELAY", "HDRS", "e1")
+        )
+
+    def test_who_wants_to_hear_nothing_hears_nothing(self) -> None:
+        self.look(Dropped(ANNA, (BERT, "nobody@example.test"), "NEVER"))
+        self.assertEqual((self.told, list(self.folder.iterdir())), ([], []))
+        self.assertEqual(len(self.store.messages), 1)
+
+    def test_what_cannot_be_opened_now_is_opened_later(self) -> None:
+        Dropped(ANNA, (BERT,)).write(self.folder, io.BytesIO(CONTENT))
+        opened = drop.open_dropped
+
+        def fails(path: Path) -> drop.Found:
+            raise OSError(24, "Too many open files")
+
+        self.patch(drop, "open_dropped", fails)
+        self.look()
+        self.look()
+        self.assertEqual(self.store.messages, [])
+        self.patch(drop, "open_dropped", opened)
+        self.look()
+        self.assertEqual(len(self.store.messages), 1)
+        told = [e for e in self.events if "cannot be sent" in str(e["log_format"])]
+        self.assertEqual(len(told), 1)
+        self.assertEqual(self.pick_up._strange, set())
+
     def test_sender_who_is_refused_is_not_told(self) -> None:
         self.patch(local_users, "_name", lambda uid: "backup")
         self.look(Dropped("victim@else.test", (BERT,)))
