@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,6 +81,18 @@ class DeliveryTests(DeliveryCase):
         self.assertEqual(copy.internal_date, int(path.stat().st_mtime))
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
         self.assertEqual(path.parent.stat().st_mode & 0o777, 0o700)
+
+    def test_folder_of_either_spelling(self) -> None:
+        target = Target(ANNA.folder, mailbox="Öl")
+        root = self.delivery.maildir_of(ANNA.folder)
+        self.assertIsInstance(self.outcome(CONTENT, target), NoSuchMailbox)
+        for spelled in (".Öl", ".&ANY-l"):
+            maildir.create(root / spelled)
+            self.copies(CONTENT, target)
+            self.assertEqual(self.message(target).parent, root / spelled / "new")
+            (root / spelled).rename(root / "gone")
+            self.assertIsInstance(self.outcome(CONTENT, target), NoSuchMailbox)
+            shutil.rmtree(root / "gone")
 
     def test_file_then_name_then_folder(self) -> None:
         disk = FaultyDisk()
