@@ -27,6 +27,7 @@ from mailsrv.store.values import UID
 
 MAX_CHARACTERS = 256 * 1024  # of a message; what is beyond is sought in its file
 MAX_TRIGRAMS = 32  # of what is sought: more hardly leave fewer candidates
+TRIGRAMS_CHECK = "INSERT INTO trigram (trigram) VALUES ('integrity-check')"
 COMPARED = 200  # texts looked at in one step of a search
 
 # No folded text that can be sought holds these; SQLite's text may not.

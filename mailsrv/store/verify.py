@@ -30,7 +30,7 @@ from mailsrv.store.keywords import Keywords
 from mailsrv.store.maildir import Entry
 from mailsrv.store.scanning import Folder, look
 from mailsrv.store.sync import adopt
-from mailsrv.store.texts import texts_path
+from mailsrv.store.texts import TRIGRAMS_CHECK, can_index, texts_path
 from mailsrv.store.uidlist import Record, Uidlist
 from mailsrv.store.values import MessageGone
 
@@ -66,8 +66,12 @@ class Verifier:
         if not maildir.is_maildir(self._root):
             return [Finding("", f"there is no Maildir at {self._root}")]
         findings: list[Finding] = []
-        if damage := _damage(self._texts):
-            findings.append(Finding("", f"the index of texts is damaged: {damage}"))
+        if damage := _damage(self._texts, TRIGRAMS_CHECK):
+            text = (
+                f"the index of texts is damaged: {damage};"
+                f" delete {self._texts}, or mend: it is filled again in the background"
+            )
+            findings.append(Finding("", text))
         if not os.path.exists(self._index):
             return findings + [
                 found for name in self._mailboxes() for found in self._check_files(name)
@@ -85,8 +89,8 @@ class Verifier:
         """Mend what can be mended; what a `check` then still finds needs a person."""
         if not maildir.is_maildir(self._root):
             return
-        for path in (self._index, self._texts):
-            if _damage(path):
+        for path, check in ((self._index, ""), (self._texts, TRIGRAMS_CHECK)):
+            if _damage(path, check):
                 self._connections.close(path)
                 discard(path)
         with self._connections.use(self._index, "write") as connection:
@@ -176,13 +180,18 @@ class Verifier:
             adopt(folder, uidlist, missing, with_cur=True)
 
 
-def _damage(path: str) -> str:
-    """Return what SQLite finds wrong with a file; "" if nothing, or no file."""
+def _damage(path: str, check: str = "") -> str:
+    """Return what SQLite finds wrong with a file; "" if nothing, or no file.
+
+    `check` is a further statement, which fails if something is wrong.
+    """
     if not os.path.exists(path):
         return ""
     try:
         with closing(sqlite3.connect(path, timeout=10.0)) as connection:
             (text,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if text == "ok" and check and can_index():
+                connection.execute(check)
     except sqlite3.DatabaseError as error:
         return str(error)
     return "" if text == "ok" else str(text)

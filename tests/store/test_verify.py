@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
@@ -140,8 +141,21 @@ class VerifyTests(SynchronousTestCase):
         self.office.store.close()
         path.write_bytes(b"no SQLite" * 1000)
         self.assertFound("index of texts is damaged")
+        self.assertFound(f"delete {path}")  # the remedy
         self.assertMended()
         self.assertFalse(path.exists())  # it is filled in the background
+
+    def test_lost_trigrams(self) -> None:
+        """A sound file, in which nothing would be found any more."""
+        path = self.office.root / "search.sqlite"
+        if not run(self.office.store.index_texts(0)) or not path.exists():
+            raise SkipTest("this SQLite has no FTS5")
+        self.office.store.close()
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DELETE FROM trigram_data WHERE id > 10")
+        self.assertFound("index of texts is damaged")
+        self.assertMended()
+        self.assertFalse(path.exists())
 
     def test_mailbox_that_is_gone_and_orphans(self) -> None:
         self.office.store.open("Sent")
