@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mailsrv.imap import binary, format
 from mailsrv.imap.fetch_items import Attribute, Binary, Fetch, Item, Section, Text
 from mailsrv.imap.object_ids import email_id, thread_id
+from mailsrv.mime.bodystructure import GLOBAL
 from mailsrv.mime.header import MAX_HEADER, select
 from mailsrv.mime.structure import Part, part_at
 from mailsrv.store.content import header_key
@@ -36,6 +37,7 @@ _COLUMNS: dict[Item, tuple[str, Callable[[Any], bytes]]] = {
     Attribute.EMAILID: ("email_id", lambda stored: b"(%b)" % email_id(stored)),
     Attribute.THREADID: ("thread_root", lambda root: b"(%b)" % thread_id(root)),
 }
+_BODIES = (Attribute.BODY, Attribute.BODYSTRUCTURE)
 _FIELD_SETS = (Text.FIELDS, Text.FIELDS_NOT)
 
 
@@ -60,6 +62,7 @@ class Batch:
     mailbox: str
     fetch: Fetch
     messages: Sequence[Message]
+    is_rev2: bool = False
     gone: list[int] = field(default_factory=list)  # got no response: expunged
     undecodable: bool = False  # some got no response: BINARY of an unknown encoding
     ended: bool = False  # there is nothing after what `next_piece` has returned
@@ -188,7 +191,25 @@ class Batch:
             for item, column in zip(asked, columns, strict=False):
                 written = map(_COLUMNS[item][1], column)
                 kept[item] = dict(zip(rows, written, strict=True))
+        if self.is_rev2:
+            self._nest_global(store, kept)
         return kept
+
+    def _nest_global(
+        self, store: "AccountReader", kept: dict[Item, dict[int, bytes]]
+    ) -> None:
+        """Write BODY and BODYSTRUCTURE anew where IMAP4rev2 has them otherwise."""
+        items = [item for item in _BODIES if item in kept]
+        uids = {u for item in items for u, body in kept[item].items() if GLOBAL in body}
+        located = store.locate(self.mailbox, sorted(uids), fill=False) if uids else {}
+        for uid, message in located.items():
+            try:
+                with closing(message.open()) as file:
+                    bodies = dict(zip(_BODIES, file.nested_global(), strict=True))
+            except MessageGone:
+                continue  # what comes next of it will find that, too
+            for item in items:
+                kept[item][uid] = bodies[item]
 
     def _joined(self, pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
         """Join small pieces to at least `PIECE` octets, but for the last.

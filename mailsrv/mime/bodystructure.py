@@ -8,19 +8,29 @@ _PLACEMENT_FIELDS = (b"content-disposition", b"content-language", b"content-loca
 # A multipart needs a part on the wire even if the message has none.
 _NO_PART = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0'
 _NO_EXTENSION = b" NIL NIL NIL NIL"
+# In what is written without `nest_global`, if that would write something else.
+GLOBAL = b'("message" "global" '
 
 
-def body_and_bodystructure(root: Part) -> tuple[bytes, bytes]:
-    """Write both items in one walk: the second adds an extension to each part."""
+def body_and_bodystructure(
+    root: Part, *, nest_global: bool = False
+) -> tuple[bytes, bytes]:
+    """Write both items in one walk: the second adds an extension to each part.
+
+    `nest_global`: message/global has a body of its own, which IMAP4rev2 knows (RFC
+    9051 section 9) and IMAP4rev1 does not.
+    """
     body: list[bytes] = []
     bodystructure: list[bytes] = []
     waiting: list[Part | tuple[bytes, bytes]] = [root]
     while waiting:
         part = waiting.pop()
         if isinstance(part, Part):
-            begin, end, extension = _one(part)
+            nests = nest_global or not part.is_global
+            begin, end, extension = _one(part, nests=nests)
             waiting.append((end + b")", end + extension + b")"))
-            waiting.extend(reversed(part.parts))
+            if nests:
+                waiting.extend(reversed(part.parts))
             part = _begins(part, begin)
         body.append(part[0])
         bodystructure.append(part[1])
@@ -34,14 +44,14 @@ def _begins(part: Part, begin: bytes) -> tuple[bytes, bytes]:
     return begin, begin
 
 
-def _one(part: Part) -> tuple[bytes, bytes, bytes]:
+def _one(part: Part, *, nests: bool) -> tuple[bytes, bytes, bytes]:
     """Write what stands before a part's own parts, after them, and the extension."""
     if part.is_multipart:
         extension = b" " + _parameters(part.parameters) + _placement(part)
         return b"(", b" " + string(part.subtype), extension
     extension = b" " + nstring(part.fields.get(b"content-md5")) + _placement(part)
     begin, lines = b"(" + _basic(part), b" %d" % part.lines
-    if part.is_message:
+    if part.is_message and nests:
         return b"%b %b " % (begin, part.parts[0].envelope), lines, extension
     return begin, lines if part.type == b"text" else b"", extension
 

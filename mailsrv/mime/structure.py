@@ -65,7 +65,12 @@ class Part:
     @property
     def is_message(self) -> bool:
         """Whether its body is a message: the one member of ``parts``."""
-        return self.type == b"message" and self.subtype == b"rfc822"
+        return self.type == b"message" and self.subtype in (b"rfc822", b"global")
+
+    @property
+    def is_global(self) -> bool:
+        """Whether it is a message with UTF-8 in its header (RFC 6532)."""
+        return self.is_message and self.subtype == b"global"
 
     def parameter(self, name: bytes) -> bytes | None:
         """Return the Content-Type's parameter of this lower-case name."""

@@ -10,8 +10,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
+from mailsrv.mime.bodystructure import body_and_bodystructure
 from mailsrv.mime.served import STEP, Content, LineCounter, seek, to_crlf
-from mailsrv.mime.structure import Part, load
+from mailsrv.mime.structure import Part, load, parse
 from mailsrv.mime.summary import summary
 from mailsrv.store.content import among, file_content
 from mailsrv.store.index import Box
@@ -113,6 +114,10 @@ class MessageFile:
         if self._structure is None:
             self._structure = summary(self._content()).structure
         return load(self._structure)
+
+    def nested_global(self) -> tuple[bytes, bytes]:
+        """Compute BODY and BODYSTRUCTURE as IMAP4rev2 has them."""
+        return body_and_bodystructure(parse(self._content()), nest_global=True)
 
     def _content(self) -> Content:
         return file_content(self._fd, os.fstat(self._fd).st_size)

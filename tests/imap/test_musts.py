@@ -100,6 +100,25 @@ class SelectedTests(ImapCase):
         self.assertTrue(answer.endswith(b"2 NO [TRYCREATE] No such mailbox\r\n"))
 
 
+class FetchTests(ImapCase):
+    def test_a_message_of_type_global_has_a_body_in_rev2(self) -> None:
+        # RFC 9051 section 9, body-type-msg; in RFC 3501 only RFC822 has one.
+        inner = b"From: \xc3\xa4@x.test\r\n\r\nbody"
+        mail = b"Content-Type: message/global\r\n\r\n" + inner
+        for enable in (b"NOOP", b"ENABLE IMAP4rev2"):
+            client = self.logged_in()
+            client.send(b"1 APPEND INBOX {%d+}\r\n%b\r\n" % (len(mail), mail))
+            client.send(b"2 %b\r\n3 SELECT INBOX\r\n" % enable)
+            for item in (b"BODY", b"BODYSTRUCTURE", b"(UID BODY)"):
+                answer = client.send(b"4 FETCH 1 %b\r\n" % item)
+                self.assertIn(b'("message" "global" NIL NIL NIL "7bit"', answer)
+                nested = b' "x.test")) NIL NIL NIL NIL NIL) ("text" "plain" '
+                self.assertEqual(nested in answer, enable != b"NOOP", answer)
+            answer = client.send(b"5 FETCH 1 (BODY.PEEK[1.1] BODY.PEEK[1.HEADER])\r\n")
+            self.assertIn(b"BODY[1.1] {4}\r\nbody", answer)
+            self.assertIn(b"BODY[1.HEADER] {19}\r\nFrom: \xc3\xa4@x.test", answer)
+
+
 class OctetsTests(ImapCase):
     def test_quoted_octets_that_are_no_utf8(self) -> None:
         # RFC 9755 section 3: BAD, once UTF-8 is agreed upon.

@@ -201,6 +201,22 @@ class StructureTests(SynchronousTestCase):
         self.assertIs(part_at(root, (1,)), root)
         self.assertIs(part_at(root, (1, 1)), root.parts[0])
 
+    def test_a_message_with_utf8_in_its_header(self) -> None:
+        root = parse(b"Content-Type: message/GLOBAL\n\nSubject: s\n\nbody\n")
+        self.assertIs(part_at(root, (1, 1)), root.parts[0])
+        basic = b'("message" "global" NIL NIL NIL "7bit" 20'
+        # RFC 3501 section 9: only RFC822 has an envelope.
+        plain = basic + b")", basic + b" NIL NIL NIL NIL)"
+        self.assertEqual(body_and_bodystructure(root), plain)
+        body, bodystructure = body_and_bodystructure(root, nest_global=True)
+        envelope = b'(NIL "s" NIL NIL NIL NIL NIL NIL NIL NIL)'
+        text = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 6 1'
+        self.assertEqual(body, b"%b %b %b) 3)" % (basic, envelope, text))
+        self.assertTrue(
+            bodystructure.startswith(b"%b %b %b " % (basic, envelope, text))
+        )
+        self.assertTrue(bodystructure.endswith(b" 3 NIL NIL NIL NIL)"))
+
 
 def multipart(body: bytes, boundary: bytes = b"b") -> bytes:
     return b"Content-Type: multipart/mixed; boundary=" + boundary + b"\n\n" + body

@@ -123,6 +123,7 @@ async def _write_batch(session: Session, request: Fetch, uids: "array[int]") -> 
             Message(seq, uid, flags, mod_seq, also if uid in newly_seen else ())
             for seq, uid, flags, mod_seq in known
         ],
+        is_rev2=session.is_rev2,
     )
     try:
         while not batch.ended:
