@@ -9,7 +9,7 @@ from enum import Enum
 
 from mailsrv.imap import format
 from mailsrv.imap.errors import ProtocolViolation
-from mailsrv.imap.grammar import SequenceSet
+from mailsrv.imap.grammar import MAX_NUMBER64, SequenceSet
 from mailsrv.imap.parser import Parser
 
 MAX_ITEMS = 100  # of one FETCH: each can be the whole message
@@ -18,7 +18,7 @@ MAX_PART_DEPTH = 100  # numbers of one section
 _NAME = re.compile(rb"[A-Za-z0-9.]++")
 _FIELD_NAME = re.compile(rb"[#-9;-~]++")
 _PART_NUMBERS = re.compile(rb"[1-9][0-9]{0,9}+(?:\.[1-9][0-9]{0,9}+)*+")
-_PARTIAL = re.compile(rb"<([0-9]{1,10}+)\.([0-9]{1,10}+)>")
+_PARTIAL = re.compile(rb"<([0-9]{1,20}+)\.([0-9]{1,20}+)>")
 
 
 class Attribute(Enum):
@@ -170,7 +170,7 @@ def _modifiers(parser: Parser) -> tuple[int | None, bool]:
         match parser.keyword():
             case b"CHANGEDSINCE" if changed_since is None:
                 parser.space()
-                changed_since = parser.mod_sequence()
+                changed_since = parser.number64()
             case b"VANISHED" if not vanished:
                 vanished = True
             case _:
@@ -253,6 +253,8 @@ def _partial(parser: Parser) -> tuple[int, int] | None:
         return None
     # Looser than RFC 3501 section 9: a count of 0 gives nothing, no error.
     first, count = map(int, parser.take(_PARTIAL, "<first.count>").groups())
+    if max(first, count) > MAX_NUMBER64:
+        raise ProtocolViolation("Number over 63 bits")
     return first, count
 
 

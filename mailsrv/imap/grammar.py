@@ -22,7 +22,8 @@ MAX_DEPTH = 50  # of parentheses, and of NOT and OR, in one command
 SequenceSet: TypeAlias = tuple[tuple[int, int], ...]
 STAR = 0
 MAX_NUMBER = 0xFFFFFFFF  # number, nz-number: unsigned 32 bits
-MAX_MOD_SEQUENCE = 0x7FFFFFFFFFFFFFFF  # RFC 7162 section 7: unsigned 63 bits
+# number64 (RFC 9051 section 9), mod-sequence-value (RFC 7162 section 7)
+MAX_NUMBER64 = 0x7FFFFFFFFFFFFFFF
 
 TAG = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\+]++')
 ATOM = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]++')

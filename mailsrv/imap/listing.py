@@ -209,9 +209,9 @@ def xlist_responses(request: List, mailboxes: Sequence[MailboxInfo]) -> Iterator
 def _attributes(mailbox: MailboxInfo, *, extended: bool = False) -> list[bytes]:
     attributes = [b"\\HasChildren" if mailbox.has_children else b"\\HasNoChildren"]
     if not mailbox.selectable:
-        attributes.append(b"\\NonExistent")
-        if not extended:  # RFC 5258 section 3: implied, but not all clients know that
-            attributes.append(b"\\Noselect")
+        # RFC 5258 section 6: one of them. Who uses the basic syntax may know only
+        # \Noselect, which the other one implies.
+        attributes.append(b"\\NonExistent" if extended else b"\\Noselect")
     return attributes + [use.encode("ascii") for use in mailbox.special_uses]
 
 

@@ -79,11 +79,11 @@ class Parser:
             raise ProtocolViolation("Number over 32 bits")
         return value
 
-    def mod_sequence(self) -> int:
-        """Take a mod-sequence-valzer (RFC 7162 section 7)."""
-        value = int(self.take(grammar.NUMBER, "a mod-sequence").group())
-        if value > grammar.MAX_MOD_SEQUENCE:
-            raise ProtocolViolation("Mod-sequence over 63 bits")
+    def number64(self) -> int:
+        """Take a number64, or a mod-sequence-valzer (RFC 7162 section 7)."""
+        value = int(self.take(grammar.NUMBER, "a number").group())
+        if value > grammar.MAX_NUMBER64:
+            raise ProtocolViolation("Number over 63 bits")
         return value
 
     def string(self) -> bytes:

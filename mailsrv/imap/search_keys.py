@@ -254,7 +254,7 @@ class _Reader:
             if parser.keyword() not in (b"PRIV", b"SHARED", b"ALL"):
                 raise ProtocolViolation("Expected PRIV, SHARED or ALL")
             parser.space()
-        return ModSeq(parser.mod_sequence())
+        return ModSeq(parser.number64())
 
     def _uid(self, _: bytes) -> Key:
         return Numbers(self._parser.sequence_set(), by_uid=True)
@@ -268,7 +268,7 @@ class _Reader:
         return Identified(of, self._parser.astring())
 
     def _size(self, name: bytes) -> Key:
-        return Compare(Quantity.SIZE, _SIZES[name], self._parser.number())
+        return Compare(Quantity.SIZE, _SIZES[name], self._parser.number64())
 
     def _date(self, name: bytes) -> Key:
         quantity, order = _DATES[name]

@@ -27,6 +27,23 @@ class ListTests(ImapCase):
         answer = client.send(b'3 LIST "" ("" INBOX)\r\n')
         self.assertEqual(answer.count(b"* LIST"), 1)
 
+    def test_one_word_says_that_a_mailbox_cannot_be_selected(self) -> None:
+        # RFC 5258 section 6, RFC 9051 section 9: one mbx-list-sflag in a response.
+        client = self.logged_in()
+        client.send(b"1 CREATE a/b\r\n")
+        for enable in (b"NOOP", b"ENABLE IMAP4rev2"):
+            client.send(b"2 %b\r\n" % enable)
+            for arguments, word in (
+                (b'"" a', b"\\Noselect"),
+                (b'"" a RETURN ()', b"\\NonExistent"),
+                (b'() "" (a)', b"\\NonExistent"),
+            ):
+                answer = client.send(b"3 LIST %b\r\n" % arguments)
+                self.assertTrue(
+                    answer.startswith(b'* LIST (\\HasChildren %b) "/" a\r\n' % word),
+                    answer,
+                )
+
 
 class StatusTests(ImapCase):
     def test_deleted_storage(self) -> None:
@@ -117,6 +134,27 @@ class FetchTests(ImapCase):
             answer = client.send(b"5 FETCH 1 (BODY.PEEK[1.1] BODY.PEEK[1.HEADER])\r\n")
             self.assertIn(b"BODY[1.1] {4}\r\nbody", answer)
             self.assertIn(b"BODY[1.HEADER] {19}\r\nFrom: \xc3\xa4@x.test", answer)
+
+    def test_numbers_of_63_bits(self) -> None:
+        # RFC 9051 section 9, number64
+        client = self.logged_in()
+        append(client)
+        client.send(b"1 SELECT INBOX\r\n")
+        most = 2**63 - 1
+        answer = client.send(b"2 SEARCH SMALLER %d NOT LARGER %d\r\n" % (most, most))
+        self.assertIn(b"* SEARCH 1\r\n", answer)
+        for item in (
+            b"BODY[]<%d.%d>" % (most, most),
+            b"BODY[HEADER.FIELDS (X)]<%d.1>" % most,
+            b"BINARY[1]<%d.%d>" % (most, most),
+        ):
+            answer = client.send(b"3 FETCH 1 %b\r\n" % item)
+            label = item.partition(b".%d>" % most)[0].partition(b".1>")[0]
+            self.assertIn(b"* 1 FETCH (%b> {0}\r\n" % label, answer)
+        answer = client.send(b"4 FETCH 1 BODY.PEEK[TEXT]<1.%d>\r\n" % most)
+        self.assertIn(b"BODY[TEXT]<1> {5}\r\nody\r\n", answer)
+        for command in (b"SEARCH LARGER %d", b"FETCH 1 BODY[]<%d.1>"):
+            self.assertIn(b"5 BAD", client.send(b"5 %b\r\n" % (command % (most + 1))))
 
 
 class OctetsTests(ImapCase):

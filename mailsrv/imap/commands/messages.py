@@ -170,7 +170,7 @@ def parse_store(arguments: Parser) -> Store:
     arguments.space()
     unchanged_since = None
     if arguments.skip(b"(UNCHANGEDSINCE "):
-        unchanged_since = arguments.mod_sequence()
+        unchanged_since = arguments.number64()
         arguments.expect(b") ")
     operation: Literal["+", "-", "="] = "="
     if arguments.skip(b"+"):

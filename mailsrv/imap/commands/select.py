@@ -65,7 +65,7 @@ def parse_select(arguments: Parser) -> Select:
 def _parse_known(arguments: Parser) -> Known:
     uid_validity = arguments.number()
     arguments.space()
-    mod_seq = arguments.mod_sequence()
+    mod_seq = arguments.number64()
     uids: SequenceSet | None = None
     match: tuple[SequenceSet, SequenceSet] = ((), ())
     if arguments.skip(b" ") and arguments.peek() != b"(":
