@@ -459,4 +459,4 @@ def _keywords(folder: Folder) -> tuple[str, ...]:
     """Return the keywords by their bits; "" where a bit has no name."""
     keywords = Keywords(folder.directory, folder.disk)
     keywords.refresh()
-    return tuple(name or "" for name in keywords.names)
+    return keywords.shown

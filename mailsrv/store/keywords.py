@@ -26,6 +26,8 @@ MAX_EXTRA_OCTETS = 1 << 26
 LETTERS_MASK = (1 << FIRST_KEYWORD_BIT + LETTER_KEYWORDS) - 1
 """The flags that a file name can hold."""
 _NAME = re.compile(r"[^\x00-\x20\x7f]{1,255}")
+# What IMAP calls an atom (RFC 9051 section 9): US-ASCII without its specials.
+_ATOM = re.compile(r"[!#$&'+-\[^-z|}~]+")
 
 
 class Keywords:
@@ -46,6 +48,15 @@ class Keywords:
     def names(self) -> list[str | None]:
         """The names by index; bit 5 + index of a message's flags stands for each."""
         return list(self._names)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The names as a client can be told of them; "" where a bit has none.
+
+        A name that another program has written, and that is no atom, would be
+        several flags for the client, or none of what follows would be.
+        """
+        return tuple(n if n and _ATOM.fullmatch(n) else "" for n in self._names)
 
     @property
     def extra(self) -> Mapping[bytes, int]:
@@ -92,7 +103,7 @@ class Keywords:
         places: list[str | None] = list(self._names)
         for name in names:
             if not _NAME.fullmatch(name):
-                raise InvalidName("a keyword holds no spaces and no controls")
+                raise InvalidName("a keyword has up to 255 characters, without spaces")
             if name.lower() not in known:
                 known[name.lower()] = _place(places, name)
         if places != self._names:

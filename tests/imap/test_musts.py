@@ -94,6 +94,23 @@ class SelectedTests(ImapCase):
         self.assertIn(b"4 NO [LIMIT]", client.send(b"4 STORE 1 +FLAGS (more)\r\n"))
         self.assertNotIn(b"\\*", client.send(b"5 SELECT INBOX\r\n"))
 
+    def test_a_keyword_of_another_program_that_is_no_flag(self) -> None:
+        # RFC 9051 section 9: flag-keyword is an atom.
+        client = self.logged_in()
+        append(client)
+        maildir = self.office.root / "anna@example.test" / "Maildir"
+        (maildir / "dovecot-keywords").write_text('0 a b\n1 x]y\n2 "q\n3 ok\n')
+        [file] = [*maildir.glob("new/*"), *maildir.glob("cur/*")]
+        base = file.name.partition(":2,")[0]
+        file.rename(maildir / "cur" / f"{base}:2,Sabcd")
+        self.office.ahead_s += 3
+        answer = client.send(b"1 SELECT INBOX\r\n")
+        self.assertIn(b"\r\n* OK [PERMANENTFLAGS (", answer)
+        self.assertIn(b"\\Seen \\Draft ok)\r\n", answer)
+        self.assertIn(b"\\Seen \\Draft ok \\*)]", answer)
+        answer = client.send(b"2 FETCH 1 FLAGS\r\n")
+        self.assertIn(b"* 1 FETCH (FLAGS (\\Seen ok \\Recent))\r\n", answer)
+
     def test_copyuid_of_what_was_moved_before_a_failure(self) -> None:
         # RFC 9051 section 6.4.8: COPYUID comes before the EXPUNGEs.
         client = self.logged_in()

@@ -41,6 +41,16 @@ class KeywordsTests(SynchronousTestCase):
         self.path.write_bytes(b"0 a\n26 z\n-1 y\nx\n 5\n7\n2 \xff\n999999999 q\n")
         self.assertEqual(self.keywords().names, ["a", None, "\ufffd"])
 
+    def test_what_is_no_atom_is_kept_and_not_shown(self) -> None:
+        odd = ["a b", 'x"y', "(p)", "x]", "{1}", "\\Seen", "\u00e4", "a*", "%", "a"]
+        lines = [f"{n} {name}\n" for n, name in enumerate(odd)]
+        self.path.write_text("".join(lines))
+        self.assertEqual(self.keywords().shown, (*[""] * 9, "a"))
+        self.keywords().ensure(["!#$&'+,-./09:;<=>?@AZ[^_`az|}~"])
+        self.assertEqual(self.path.read_text().count("\n"), 11)
+        self.assertTrue(self.path.read_text().startswith("".join(lines)))
+        self.assertEqual(self.keywords().shown[9:], ("a", self.keywords().names[10]))
+
     def test_new_names_get_the_next_letters(self) -> None:
         self.path.write_bytes(b"0 a\n2 c\n")
         keywords = self.keywords()
