@@ -170,6 +170,7 @@ def _modifiers(parser: Parser) -> tuple[int | None, bool]:
         match parser.keyword():
             case b"CHANGEDSINCE" if changed_since is None:
                 parser.space()
+                # Looser than RFC 7162 section 7: 0 is taken, all are changed since.
                 changed_since = parser.number64()
             case b"VANISHED" if not vanished:
                 vanished = True
