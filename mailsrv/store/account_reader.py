@@ -198,9 +198,7 @@ class AccountReader:
         """
         directory = names.directory(self._root, name)
         with self._read(name) as (connection, box):
-            found = reading.locate(
-                connection, box.id, directory, uids, structures=fill
-            )
+            found = reading.locate(connection, box.id, directory, uids, structures=fill)
             unready = [uid for uid in found if found[uid].structure is None]
             if fill and unready:
                 self.fill(name, unready)

@@ -221,9 +221,7 @@ class Located(NamedTuple):  # made for every message: cheaper than a dataclass
             finally:
                 os.close(fd)
         if structure is not None and self.size_octets is not None:
-            return MessageFile(
-                fd, self.size_octets, structure, self.checkpoints or b""
-            )
+            return MessageFile(fd, self.size_octets, structure, self.checkpoints or b"")
         counter = LineCounter(file_content(fd, status.st_size))
         size_octets = counter.advance(status.st_size)
         return MessageFile(fd, size_octets, None, counter.checkpoints())
