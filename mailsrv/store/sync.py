@@ -53,16 +53,14 @@ def sync(folder: Folder, *, force: bool = False, move_new: bool = True) -> Box:
     stamps = folder.stamps()
     uidlist = folder.uidlist(box)
     in_step = uidlist.in_step()
+    with_cur = with_new = True
     if box is not None and in_step and not force:
         with_cur = not box.cur_settled or box.cur_mtime_ns != stamps[1]
         with_new = not box.new_settled or box.new_mtime_ns != stamps[0]
-        if not with_cur and not with_new:
-            difference, seen = Difference(), None
-        else:
-            seen = look(folder, with_cur=with_cur)
-            difference = compare(folder.connection, box, seen)
-    else:
-        with_cur, seen = True, look(folder, with_cur=True)
+    seen, difference = None, Difference()
+    # Of a mailbox that is not known nothing can be missing: the look of `adopt` does.
+    if box is not None and (with_cur or with_new):
+        seen = look(folder, with_cur=with_cur)
         difference = compare(folder.connection, box, seen)
     if box is not None and in_step and not difference:
         if seen is not None:
