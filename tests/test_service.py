@@ -137,8 +137,7 @@ class ReloadTests(ServerCase):
         with closing(socket.create_connection((HOST, self.server.ports["imap"]))) as s:
             s.settimeout(WAIT_S)
             self.assertTrue(s.recv(4096).startswith(b"* OK"))
-            self.server.hang_up()
-            self.server.wait_for_log("are reloaded")
+            self.server.reload()
             s.sendall(b"a NOOP\r\n")
             self.assertTrue(s.recv(4096).startswith(b"a OK"))
 
@@ -161,8 +160,7 @@ class ReloadTests(ServerCase):
         self.server.wait_for_log("are reloaded")
         self.server.config.write_text(text)
         self.server.log_file.write_text("")
-        self.server.hang_up()
-        self.server.wait_for_log("are reloaded")
+        self.server.reload()
         self.assertNotIn("has changed", self.server.log())
 
     def test_a_new_certificate_is_served(self) -> None:

@@ -32,6 +32,7 @@ CHEAP = LoginSettings(
 )
 START_S = 30.0  # a loaded machine; usually under one second
 STOP_S = 30.0
+RELOADED = "are reloaded"  # what the log says then
 WAIT_S = 60.0  # for what the server does by itself
 PAUSE_S = 0.02  # between two looks at another process
 BAD_LEVELS = (" error ", " critical ")
@@ -147,10 +148,10 @@ class Server:
         main = "from mailsrv.cli.main import main; main()"
         return [sys.executable, "-c", main, *arguments]
 
-    def wait_for_log(self, text: str, timeout_s: float = WAIT_S) -> None:
-        """Wait until the log holds `text`."""
-        deadline = time.monotonic() + timeout_s
-        while text not in self.log():
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        """Wait until the log holds `text` so many times."""
+        deadline = time.monotonic() + WAIT_S
+        while self.log().count(text) < times:
             if time.monotonic() > deadline:
                 raise AssertionError(f"no {text!r} in the log:\n{self.log()}")
             time.sleep(PAUSE_S)
@@ -164,6 +165,12 @@ class Server:
     def hang_up(self) -> None:
         """Have the settings read again."""
         self._signal(signal.SIGHUP)
+
+    def reload(self) -> None:
+        """Have settings and accounts read again, and wait until they are used."""
+        times = self.log().count(RELOADED)
+        self.hang_up()
+        self.wait_for_log(RELOADED, times + 1)
 
     def kill(self) -> None:
         """End the process as a power cut would."""

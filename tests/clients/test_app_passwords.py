@@ -15,8 +15,7 @@ class AppPasswordTests(ServerCase):
             "account", "app-password", "add", anna, label, "--json", *options
         )
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.server.hang_up()
-        self.server.wait_for_log("are reloaded")
+        self.server.reload()
         password: str = json.loads(done.stdout)["password"]
         return password
 

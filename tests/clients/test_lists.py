@@ -36,11 +36,6 @@ class ListTests(ServerCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 
-    def reload(self) -> None:
-        """Have the server know at once what was changed."""
-        self.server.hang_up()
-        self.server.wait_for_log("are reloaded")
-
     def eventually(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + WAIT_S
         while not condition():
@@ -90,7 +85,7 @@ class ListTests(ServerCase):
     def test_post_to_members_here_and_elsewhere(self) -> None:
         self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
         self.run_list("set", STAFF, "--subject-tag", "[Staff]", "--title", "The staff")
-        self.reload()
+        self.server.reload()
         self.post("carl@far.test", STAFF)
         self.eventually(lambda: "carl@far.test" in self.sink.copies)
         reverse_path, octets = self.sink.copies["carl@far.test"]
@@ -111,7 +106,7 @@ class ListTests(ServerCase):
     def test_dead_member_is_found_by_its_bounces(self) -> None:
         self.run_list("subscribe", STAFF, self.ben, "dead@far.test")
         self.sink.answers["dead@far.test"] = "550 5.1.1 Nobody"
-        self.reload()
+        self.server.reload()
         self.submit("ben", STAFF)
         self.server.wait_for_log("dead@far.test: failed")
         self.server.wait_for_log("staff-bounces+")
@@ -119,7 +114,7 @@ class ListTests(ServerCase):
 
     def test_joining_and_leaving_by_mail(self) -> None:
         self.run_list("set", STAFF, "--joining", "open")
-        self.reload()
+        self.server.reload()
         self.post("carl@far.test", "staff-subscribe@example.test")
         self.eventually(lambda: "carl@far.test" in self.sink.copies)
         self.assertIn("unconfirmed", self.members())
@@ -147,7 +142,7 @@ class ListTests(ServerCase):
         Who asks for others makes this server write to them once a day at most.
         """
         self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
-        self.reload()
+        self.server.reload()
         for _ in range(3):
             self.post("carl@far.test", "staff-unsubscribe@example.test")
             self.post(self.ben, "staff-unsubscribe@example.test")
@@ -161,7 +156,7 @@ class ListTests(ServerCase):
 
     def test_leaving_by_one_click(self) -> None:
         self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
-        self.reload()
+        self.server.reload()
         self.submit("ben", STAFF)
         self.eventually(lambda: "carl@far.test" in self.sink.copies)
         text = self.text("carl@far.test")
@@ -179,7 +174,7 @@ class ListTests(ServerCase):
     def test_moderator_decides(self) -> None:
         self.run_list("subscribe", STAFF, "carl@far.test")
         self.run_list("set", STAFF, "--posting", "moderated")
-        self.reload()
+        self.server.reload()
         self.post("stranger@else.test", STAFF)
         self.eventually(lambda: len(self.mails("anna")) == 1)
         self.assertEqual(self.sink.copies, {})
@@ -196,7 +191,7 @@ class ListTests(ServerCase):
         self.post(self.ben, reject)
         self.server.wait_for_log(f"{reject}: delivered")
         self.run_list("set", STAFF, "--posting", "anyone")
-        self.reload()
+        self.server.reload()
         self.post("stranger@else.test", STAFF, "Last")
         self.eventually(lambda: "Subject: Last" in self.text("carl@far.test"))
         self.assertEqual(len(self.sink.messages), 2)
@@ -211,7 +206,7 @@ class ListTests(ServerCase):
         for name, member in ((STAFF, "carl@far.test"), ("board@example.test", "d@e.f")):
             self.run_list("subscribe", name, member)
             self.run_list("set", name, "--posting", "moderated")
-        self.reload()
+        self.server.reload()
         with smtplib.SMTP(HOST, self.server.ports["smtp"]) as client:
             client.sendmail(
                 "s@else.test",
@@ -232,12 +227,12 @@ class ListTests(ServerCase):
         self.server.command("alias", "add", "all@example.test", STAFF)
         for posting in ("members", "moderated", "announce"):
             self.run_list("set", STAFF, "--posting", posting)
-            self.reload()
+            self.server.reload()
             for to in (STAFF, "all@example.test"):
                 self.assertFalse(self.accepted(self.anna, to), (posting, to))
         # Nor in From alone.
         self.run_list("set", STAFF, "--posting", "members")
-        self.reload()
+        self.server.reload()
         with smtplib.SMTP(HOST, self.server.ports["smtp"]) as client:
             text = f"From: {self.anna}\r\nSubject: x\r\n\r\nx\r\n"
             client.sendmail("carl@far.test", [STAFF], text)
@@ -249,7 +244,7 @@ class ListTests(ServerCase):
     def test_posts_of_programs(self) -> None:
         """What answers by itself is not passed on; what a program writes is."""
         self.run_list("subscribe", STAFF, self.ben, "carl@far.test")
-        self.reload()
+        self.server.reload()
         self.submit("ben", STAFF, fields="Auto-Submitted: auto-replied\r\n")
         self.submit("ben", STAFF, fields="Auto-Submitted: auto-generated\r\n")
         self.eventually(lambda: "carl@far.test" in self.sink.copies)
@@ -261,7 +256,7 @@ class ListTests(ServerCase):
         self.run_list("create", "staff@b.test", "--owner", self.anna)
         self.run_list("subscribe", STAFF, "carl@far.test", self.ben)
         self.run_list("subscribe", "staff@b.test", "dora@far.test", self.ben)
-        self.reload()
+        self.server.reload()
         to = [STAFF, "staff@b.test", "staff-owner@example.test", "staff-owner@b.test"]
         self.submit("ben", *to)
         both = {"carl@far.test", "dora@far.test"}
@@ -270,6 +265,6 @@ class ListTests(ServerCase):
         self.eventually(lambda: len(self.mails("ben")) == 2)
 
     def test_owner_is_reached(self) -> None:
-        self.reload()
+        self.server.reload()
         self.post("stranger@else.test", "staff-owner@example.test")
         self.eventually(lambda: len(self.mails("anna")) == 1)

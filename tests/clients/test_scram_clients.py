@@ -35,8 +35,7 @@ class ScramClientTests(SmtpClientCase):
         self.server.config.write_text(
             text.replace("scram_plus = false", "scram_plus = true")
         )
-        self.server.hang_up()
-        self.server.wait_for_log("are reloaded")
+        self.server.reload()
 
     def test_gsasl_imap_with_tls_exporter(self) -> None:
         self.offer_plus()
