@@ -1,13 +1,12 @@
 """Why mail has not arrived, in plain words on one screen. Pure."""
 
-import textwrap
 from collections.abc import Collection, Sequence
 
 from mailsrv.accounts.addresses import InvalidAddress, shown
 from mailsrv.accounts.directory import Directory
 from mailsrv.cli.editing import plain
 from mailsrv.cli.times import ago, at
-from mailsrv.queue.report_text import Kind, reason, said
+from mailsrv.queue.report_text import Kind, reason, said, wrapped
 from mailsrv.queue.reports import called_for
 from mailsrv.queue.values import ALIAS, LIST, LOCAL, Message, Recipient, Result, State
 from mailsrv.relay.routes import Routes
@@ -156,10 +155,4 @@ def _place(message: Message, recipient: Recipient, settings: Settings) -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> str:
-    return textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_on_hyphens=False,
-    )
+    return wrapped(text, indent, _WIDTH)

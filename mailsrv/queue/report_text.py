@@ -171,7 +171,7 @@ def text(
     blocks += [_of_recipient(kind, fate) for fate in fates]
     about = f"Subject:  {subject or '(none)'}\nSent:     {date_time(arrived_at_utc)}"
     blocks.append(f"{about}\nNumber:   {queue_id}")
-    blocks.append(_wrapped(_ENDS[kind].format(until=date_time(ends_at_utc))))
+    blocks.append(wrapped(_ENDS[kind].format(until=date_time(ends_at_utc))))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -182,12 +182,12 @@ def _of_recipient(kind: Kind, fate: Fate) -> str:
     if kind in (Kind.FAILED, Kind.DELAYED) and answer is not None:
         hides = fate.is_hidden and kind is Kind.FAILED
         why = _BEHIND if hides else reason(kind, answer)
-        lines.append(_wrapped(why, "      "))
+        lines.append(wrapped(why, "      "))
         if answer.peer:
-            lines.append(_wrapped(f"The server {answer.peer} says:", "      "))
+            lines.append(wrapped(f"The server {answer.peer} says:", "      "))
         else:
             lines.append("      In detail:")
-        lines.append(_wrapped(said(answer), "        "))
+        lines.append(wrapped(said(answer), "        "))
     return "\n".join(lines)
 
 
@@ -198,10 +198,11 @@ def said(answer: Answer) -> str:
     return " ".join(words)
 
 
-def _wrapped(text: str, indent: str = "") -> str:
+def wrapped(text: str, indent: str = "", width: int = _WIDTH) -> str:
+    """Return a text in lines; an address is not broken."""
     return textwrap.fill(
         text,
-        _WIDTH,
+        width,
         initial_indent=indent,
         subsequent_indent=indent,
         break_on_hyphens=False,

@@ -5,7 +5,7 @@ from mailsrv.imap.server import ImapFactory
 from mailsrv.pop3.server import Pop3Factory
 from mailsrv.smtp.server import SmtpFactory
 from tests.imap import office as imap
-from tests.pop3 import test_server as pop3
+from tests.pop3 import office as pop3
 from tests.smtp import office as smtp
 
 

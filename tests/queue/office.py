@@ -28,6 +28,7 @@ from mailsrv.store.values import Target
 from tests.inline_threads import InlineThreads
 
 ANNA = "anna@example.test"
+BERT = "bert@example.test"
 RULES = Rules(Schedule((60, 600), 7200), warn_after_s=3600)
 
 

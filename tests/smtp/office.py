@@ -43,6 +43,8 @@ HOSTNAME = "mail.example.test"
 ANNA, BERT, CARL = (f"{name}@example.test" for name in ("anna", "bert", "carl"))
 NOW = 1_800_000_000.0
 PEER = "192.0.2.7"
+MAIL = b"MAIL FROM:<a@else.test>\r\n"
+MESSAGE = b"From: <a@else.test>\r\nSubject: one\r\n\r\nbody\r\n"
 
 
 def office(directory: Directory) -> Directory:
@@ -312,3 +314,7 @@ class OfficeCase(SynchronousTestCase):
 
 def plain(login: str, password: str = "secret") -> bytes:
     return b64encode(f"\0{login}\0{password}".encode())
+
+
+def rcpt(*addresses: str) -> bytes:
+    return b"".join(f"RCPT TO:<{a}>\r\n".encode() for a in addresses)

@@ -10,8 +10,7 @@ from mailsrv.mailboxes.store import MailStore
 from mailsrv.settings import StoreSettings
 from mailsrv.store.delivery import Delivery
 from mailsrv.store.values import DeliveryFailed, Target
-from tests.smtp.office import ANNA, BERT, Connection, OfficeCase
-from tests.smtp.test_server import MAIL, MESSAGE, rcpt
+from tests.smtp.office import ANNA, BERT, MAIL, MESSAGE, Connection, OfficeCase, rcpt
 from tests.store.faulty import FaultyDisk
 
 

@@ -32,12 +32,14 @@ from tests.smtp.office import (
     ANNA,
     BERT,
     CARL,
+    MAIL,
+    MESSAGE,
     Connection,
     MemoryMailStore,
     OfficeCase,
     office,
+    rcpt,
 )
-from tests.smtp.test_server import MAIL, MESSAGE, rcpt
 
 FROM_ANNA = Sender("submission", "192.0.2.7", "client", True, ANNA, ANNA, 100)
 
